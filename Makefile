@@ -1,0 +1,87 @@
+# Kappa: `make help` lists what there is. The first target that needs Python packages makes .venv by itself.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+COMPONENTS := api operator gateway runtime/python local
+PACKAGES := kappa_api kappa_operator kappa_gateway kappa_runtime kappa_local
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+##@ First steps
+help: ## Show this text
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-zA-Z0-9_-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: venv ## Deploy, call and scale functions on the embedded cluster, step by step (no Docker, no root)
+	@$(PY) -m kappa_local demo
+
+up: venv ## Start Kappa on the embedded cluster and leave it running; prints the URLs
+	@$(PY) -m kappa_local up
+
+down: ## Stop what `make up` started
+	@test ! -x $(PY) || $(PY) -m kappa_local down
+
+##@ Checks
+test: unit integration ## All tests that need no cluster
+
+unit: venv ## Fast tests: no network, virtual time
+	@$(PY) -m pytest tests/unit -n 2
+
+integration: venv ## Tests against the embedded cluster
+	@$(PY) -m pytest tests/integration
+
+lint: venv ## ruff, import rules
+	@ruff check .
+	@ruff format --check .
+	@lint-imports --no-cache
+
+type: venv ## mypy --strict
+	@mypy $(addprefix -p ,$(PACKAGES))
+	@mypy tests/cluster tests/support
+
+format: venv ## Rewrite the code in the project's style
+	@ruff check --fix-only -q . || true
+	@ruff format -q .
+
+bench: venv ## Speed and memory of gateway and runtime, as ratios against baselines
+	@$(PY) tests/bench/run.py
+
+##@ Real Kubernetes
+cluster: venv ## A real Kubernetes on this machine (Debian 12, root), or the one that KUBECONFIG names
+	@PYTHONPATH=tests/cluster $(PY) -m kappa_cluster up
+
+cluster-down: ## Stop what `make cluster` started
+	@test ! -x $(PY) || PYTHONPATH=tests/cluster $(PY) -m kappa_cluster down
+
+e2e: venv ## Build the images, install the chart on the cluster, run the end-to-end tests
+	@PYTHONPATH=tests/cluster $(PY) -m pytest tests/e2e -v
+
+##@ Upkeep
+venv: $(VENV)/.ready ## Make .venv with every package, pinned by hash
+
+$(VENV)/.ready: requirements/dev.txt $(addsuffix /pyproject.toml,$(COMPONENTS))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Kappa needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making $(VENV) (once; about a minute with an empty package cache) ..."
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(COMPONENTS))
+	@touch $@
+
+requirements: ## Pin the newest versions of all packages, with hashes and without addresses
+	@for name in dev operator gateway runtime; do \
+	  constraint=$$([ $$name = dev ] || echo "-c dev.txt"); \
+	  (cd requirements && pip-compile --upgrade --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host --allow-unsafe --strip-extras $$constraint $$name.in -o $$name.txt); done
+
+clean: down ## Remove everything that was built here
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .kappa
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo up down test unit integration lint type format bench cluster cluster-down e2e venv requirements clean

@@ -1,0 +1,100 @@
+"""Every name that two components must spell alike: API group, labels, headers, environment variables, paths.
+
+Label and annotation keys follow the Kubernetes convention `<domain>/<name>`; headers are lower case because HTTP/2 and
+our own parsers want them so.
+"""
+
+from typing import Final
+
+GROUP: Final = "kappa.dev"
+VERSION: Final = "v1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+FUNCTION_KIND: Final = "Function"
+FUNCTION_PLURAL: Final = "functions"
+RUNTIME_KIND: Final = "Runtime"
+RUNTIME_PLURAL: Final = "runtimes"
+
+# --- labels and annotations -------------------------------------------------------------------------------------------
+LABEL_RUNTIME: Final = "kappa.dev/runtime"
+LABEL_FUNCTION: Final = "kappa.dev/function"
+LABEL_REVISION: Final = "kappa.dev/revision"
+LABEL_STATE: Final = "kappa.dev/state"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+
+#: Invocations that the instance runs at a time, as the gateway must count them (a decimal integer, at least 1).
+ANNOTATION_CONCURRENCY: Final = "kappa.dev/concurrency"
+#: When the instance was told to drain, RFC 3339 in UTC: the start of its grace period.
+ANNOTATION_DRAIN_SINCE: Final = "kappa.dev/drain-since"
+#: Why the operator made a pod of its own rather than claim one of the pool.
+ANNOTATION_OWN_POD: Final = "kappa.dev/own-pod-reason"
+#: On the operator's Lease: `host:port` of the leader's internal API.
+ANNOTATION_ADDRESS: Final = "kappa.dev/address"
+
+# --- values of LABEL_STATE --------------------------------------------------------------------------------------------
+STATE_POOL: Final = "pool"  # holds no code, belongs to no function
+STATE_STARTING: Final = "starting"  # belongs to a function, not yet proven: gateways ignore it
+STATE_SERVING: Final = "serving"
+STATE_DRAINING: Final = "draining"
+
+COMPONENT_OPERATOR: Final = "operator"
+COMPONENT_GATEWAY: Final = "gateway"
+COMPONENT_INSTANCE: Final = "instance"
+MANAGER: Final = "kappa-operator"
+LEASE_NAME: Final = "kappa-operator"
+SYSTEM_NAMESPACE: Final = "kappa-system"
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+#: Every header with this prefix belongs to the platform: the gateway drops what a client sends under it.
+HEADER_PREFIX: Final = "kappa-"
+HEADER_REQUEST_ID: Final = "kappa-request-id"
+HEADER_DEADLINE: Final = "kappa-deadline-ms"  # epoch milliseconds
+HEADER_DURATION: Final = "kappa-duration-ms"  # decimal milliseconds, may have a fraction
+HEADER_REFUSED: Final = "kappa-refused"
+HEADER_ERROR: Final = "kappa-error"  # exception type of the handler
+HEADER_ERROR_SOURCE: Final = "kappa-error-source"  # gateway | function
+HEADER_ROUTE: Final = "kappa-route"  # path template that matched, e.g. /hello/{name}; absent on /fn/ calls
+HEADER_PATH_PARAMETERS: Final = "kappa-path-parameters"  # application/x-www-form-urlencoded
+
+REFUSED_BUSY: Final = "busy"
+REFUSED_DRAINING: Final = "draining"
+REFUSED_EMPTY: Final = "empty"
+
+SOURCE_GATEWAY: Final = "gateway"
+SOURCE_FUNCTION: Final = "function"
+
+# --- the runtime's own paths ------------------------------------------------------------------------------------------
+PATH_PREFIX: Final = "/_kappa/"
+PATH_HEALTH: Final = "/_kappa/health"
+PATH_REVISION: Final = "/_kappa/revision"
+PATH_DRAIN: Final = "/_kappa/drain"
+
+# --- internal APIs ----------------------------------------------------------------------------------------------------
+PATH_DEMAND: Final = "/v1/demand"
+PATH_STATS: Final = "/v1/stats"
+PATH_HEALTHZ: Final = "/healthz"
+PATH_READYZ: Final = "/readyz"
+PATH_METRICS: Final = "/metrics"
+FUNCTION_PATH: Final = "/fn/"
+
+# --- environment ------------------------------------------------------------------------------------------------------
+ENV_POD_NAME: Final = "POD_NAME"
+ENV_POD_IP: Final = "POD_IP"
+ENV_PORT: Final = "PORT"
+ENV_POD_TOKEN: Final = "KAPPA_POD_TOKEN"
+ENV_SECRET: Final = "KAPPA_PLATFORM_SECRET"
+ENV_SECRET_FILE: Final = "KAPPA_PLATFORM_SECRET_FILE"
+ENV_SYSTEM_NAMESPACE: Final = "KAPPA_SYSTEM_NAMESPACE"
+ENV_BIND: Final = "KAPPA_BIND"
+ENV_DATA_PORT: Final = "KAPPA_DATA_PORT"
+ENV_ADMIN_PORT: Final = "KAPPA_ADMIN_PORT"
+ENV_GATEWAY_URL: Final = "KAPPA_GATEWAY_URL"
+
+#: Port of every instance, whatever its image: each pod has an address of its own.
+INSTANCE_PORT: Final = 8080
+#: Name of the container port that serves the internal API, on operator and gateway pods.
+ADMIN_PORT_NAME: Final = "admin"
+#: Name of the function's container in an instance.
+CONTAINER_NAME: Final = "function"
