@@ -30,7 +30,7 @@ down: ## Stop what `make up` started
 test: unit integration ## All tests that need no cluster
 
 unit: venv ## Fast tests: no network, virtual time
-	@$(PY) -m pytest tests/unit -n 2
+	@$(PY) -m pytest tests/unit tests/cluster -n 2
 
 integration: venv ## Tests against the embedded cluster
 	@$(PY) -m pytest tests/integration
@@ -53,10 +53,10 @@ bench: venv ## Speed and memory of gateway and runtime, as ratios against baseli
 
 ##@ Real Kubernetes
 cluster: venv ## A real Kubernetes on this machine (Debian 12, root), or the one that KUBECONFIG names
-	@PYTHONPATH=tests/cluster $(PY) -m kappa_cluster up
+	@$(PY) tests/cluster/kappa_cluster.py up $(if $(CI),--fresh)
 
 cluster-down: ## Stop what `make cluster` started
-	@test ! -x $(PY) || PYTHONPATH=tests/cluster $(PY) -m kappa_cluster down
+	@test ! -x $(PY) || $(PY) tests/cluster/kappa_cluster.py down
 
 e2e: venv ## Build the images, install the chart on the cluster, run the end-to-end tests
 	@PYTHONPATH=tests/cluster $(PY) -m pytest tests/e2e -v
