@@ -21,6 +21,7 @@ FUNCTION_NAME_PATTERN = r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?"
 HANDLER_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+"
 ENV_PATTERN = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
 SHA256_PATTERN = r"[0-9a-f]{64}"
+QUANTITY_PATTERN = r"[0-9]+(\.[0-9]+)?(n|u|m|k|[MGTPE]|[KMGTPE]i|[eE][0-9]+)?"
 SIGNATURES = ("event", "asgi")
 AUTH_TYPES = ("none",)
 MAX_INLINE_BYTES = 1 << 20
@@ -259,12 +260,16 @@ def _pod(reader: Reader) -> PodNeeds:
             reader.fault(f"{where}.value", 'must be a string: put numbers and booleans in quotes, such as "1"')
         if "valueFrom" in entry and not isinstance(entry["valueFrom"], Mapping):
             reader.fault(f"{where}.valueFrom", "must be an object")
+    mounts = reader.objects("volumeMounts", required="name")
+    for index, mount in enumerate(mounts):
+        if not (isinstance(mount.get("mountPath"), str) and mount["mountPath"]):
+            reader.fault(f"volumeMounts[{index}].mountPath", "is required")
     return PodNeeds(
         env=env,
         env_from=reader.objects("envFrom"),
         resources=_resources(reader.child("resources")),
         volumes=reader.objects("volumes", required="name"),
-        volume_mounts=reader.objects("volumeMounts", required="name"),
+        volume_mounts=mounts,
         service_account_name=reader.string(
             "serviceAccountName", pattern=NAME_PATTERN, hint="the name of a ServiceAccount"
         ),
@@ -276,7 +281,7 @@ def _resources(reader: Reader) -> Mapping[str, Json]:
     for key in ("limits", "requests"):
         quantities = reader.mapping(key)
         for name, quantity in quantities.items():
-            if not isinstance(quantity, str | int) or not re.fullmatch(r"\d+(\.\d+)?(m|[kMGTPE]i?)?", str(quantity)):
+            if not isinstance(quantity, str | int) or not re.fullmatch(QUANTITY_PATTERN, str(quantity)):
                 reader.fault(f"{key}.{name}", f"{quantity!r} is not a quantity such as 256Mi or 500m")
         if quantities:
             found[key] = dict(quantities)
