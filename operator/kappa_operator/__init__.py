@@ -1,0 +1,1 @@
+"""Kappa's operator: reconciles Functions into pods and scales them."""

@@ -1,0 +1,1 @@
+"""The autoscaler: exact signals from the gateways, pure decisions, one loop."""

@@ -1,0 +1,151 @@
+"""The HTTP client for the runtime's own paths in a pod.
+
+Every call is sent once. aiohttp sends an idempotent request (PUT is one) silently a second time when the connection
+breaks, and a second specialize would meet the first: `_once` keeps that error from it.
+"""
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import aiohttp
+
+from kappa_api import names
+from kappa_api.tokens import pod_token
+from kappa_api.wire import RUNTIME_SERVING, Health, LoadError, Specialize, WireError
+from kappa_operator.observed import Pod
+
+Json = Any
+
+CONNECT_SECONDS = 2.0
+HEALTH_SECONDS = 2.0
+#: From here on encoding would hold up the event loop; and from here on one at a time, for the memory it takes.
+LARGE_BYTES, HUGE_BYTES = 1 << 18, 8 << 20
+
+
+class PodError(Exception):
+    """The pod could not be reached or did not answer as agreed."""
+
+
+class PodTimeoutError(PodError):
+    """The pod took the request and did not answer in time."""
+
+
+class LoadFailedError(Exception):
+    """The code does not load: `error` says why."""
+
+    def __init__(self, error: LoadError) -> None:
+        self.error = error
+        super().__init__(f"{error.type}: {error.message}")
+
+
+class WrongRevisionError(Exception):
+    """The pod holds something else already."""
+
+    def __init__(self, health: Health) -> None:
+        self.health = health
+        super().__init__(f"the pod already holds {health.function or 'nothing'} revision {health.revision or '-'}")
+
+
+class PodClient:
+    """Talks to runtimes. `port` is where they listen."""
+
+    def __init__(self, secret: bytes, port: int = names.INSTANCE_PORT) -> None:
+        self._secret, self._port = secret, port
+        self._session: aiohttp.ClientSession | None = None
+        self._large = asyncio.Semaphore(1)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def health(self, pod: Pod) -> Health:
+        """What the runtime says it holds. Raises PodError."""
+        status, data = await self._call("GET", pod, names.PATH_HEALTH, HEALTH_SECONDS)
+        if status != 200:
+            raise PodError(f"{pod.key}: health answered {status}")
+        return _health(pod, data)
+
+    async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> None:
+        """Gives the pod its code and waits until it has loaded; holding it already is as good.
+
+        Raises LoadFailedError (the code's fault), WrongRevisionError or PodError (ours).
+        """
+        size = sum(map(len, message.files.values()))
+        if size <= LARGE_BYTES:
+            status, data = await self._call("PUT", pod, names.PATH_REVISION, timeout, _encode(message))
+        else:
+            async with self._large if size > HUGE_BYTES else contextlib.nullcontext():
+                body = await asyncio.to_thread(_encode, message)
+                status, data = await self._call("PUT", pod, names.PATH_REVISION, timeout, body)
+        if status == 200:
+            return
+        if status == 409:
+            health = _health(pod, data)
+            same = health.function == f"{message.namespace}/{message.name}" and health.revision == message.revision
+            if same and health.state == RUNTIME_SERVING:
+                return
+            raise WrongRevisionError(health)
+        if status == 422:
+            try:
+                error = LoadError.from_json(json.loads(data))
+            except (ValueError, WireError) as wrong:
+                raise PodError(f"{pod.key}: specialize answered 422 without a reason") from wrong
+            raise LoadFailedError(error)
+        raise PodError(f"{pod.key}: specialize answered {status}: {data[:200].decode(errors='replace')}")
+
+    async def drain(self, pod: Pod, timeout: float) -> None:
+        """Tells the pod to drain and waits until nothing is in flight there. Raises PodError."""
+        status, data = await self._call("POST", pod, names.PATH_DRAIN, timeout, b"")
+        if status >= 300:
+            raise PodError(f"{pod.key}: drain answered {status}: {data[:200].decode(errors='replace')}")
+
+    async def _call(self, method: str, pod: Pod, path: str, timeout: float, body: bytes = b"") -> tuple[int, bytes]:
+        if not pod.ip:
+            raise PodError(f"{pod.key} has no address yet")
+        if self._session is None:
+            connector = aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False)
+            self._session = aiohttp.ClientSession(connector=connector, middlewares=(_once,))
+        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+        headers = {"Authorization": f"Bearer {pod_token(self._secret, pod.namespace, pod.name)}"}
+        if body:
+            headers["Content-Type"] = "application/json"
+        limit = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS))
+        try:
+            async with self._session.request(
+                method,
+                f"http://{host}:{self._port}{path}",
+                data=body or None,
+                headers=headers,
+                timeout=limit,
+                allow_redirects=False,
+            ) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise PodError(f"{pod.key}: {error or type(error).__name__}") from error
+        except TimeoutError as error:
+            raise PodTimeoutError(f"{pod.key}: no answer within {timeout:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise PodError(f"{pod.key}: {error or type(error).__name__}") from error
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Turns the errors after which aiohttp would send again into one that it passes on."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise PodError(f"the connection to {request.url.host} broke: {error or type(error).__name__}") from error
+
+
+def _encode(message: Specialize) -> bytes:
+    return json.dumps(message.to_json()).encode()
+
+
+def _health(pod: Pod, data: bytes) -> Health:
+    try:
+        return Health.from_json(json.loads(data))
+    except (ValueError, WireError) as error:
+        raise PodError(f"{pod.key}: did not answer as a runtime does") from error

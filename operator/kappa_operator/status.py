@@ -1,0 +1,117 @@
+"""The status of a Function: a pure function from observations to the object that `kubectl get fn` shows.
+
+Two conditions always, one more where there are routes:
+* `Ready`: the newest spec is what serves (at zero instances too: the next call starts one). Unknown while it is
+loading.
+* `Serving`: somebody answers calls, be it an older revision.
+* `Routes`: the function has every route it asks for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kappa_api import names
+from kappa_api.routes import Conflict
+from kappa_operator.memory import keeps_serving
+
+Json = Any
+
+READY, SERVING, ROUTES = "Ready", "Serving", "Routes"
+OURS = (READY, SERVING, ROUTES)
+MAX_MESSAGE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the status is made from.
+
+    `blocked` is (reason, message) when the spec leads to no revision or its revision has failed for good; `trouble`
+    is the same for what may pass. `target` is the revision of the spec, empty when there is none.
+    """
+
+    name: str
+    generation: int
+    url: str
+    target: str = ""
+    active: str = ""
+    failed: str = ""
+    blocked: tuple[str, str] = ("", "")
+    trouble: tuple[str, str] = ("", "")
+    replicas: int = 0
+    ready_replicas: int = 0
+    wanted: int = 0
+    has_routes: bool = False
+    conflicts: tuple[Conflict, ...] = ()
+
+
+def status_patch(seen: Observation, old: Mapping[str, Json], now: str) -> dict[str, Json]:
+    """The merge patch (RFC 7386) that brings `old` up to date; empty when it is. `now` is RFC 3339."""
+    new: dict[str, Json] = {
+        "observedGeneration": seen.generation,
+        "activeRevision": seen.active or None,
+        "failedRevision": seen.failed or None,
+        "replicas": seen.replicas,
+        "readyReplicas": seen.ready_replicas,
+        "selector": f"{names.LABEL_FUNCTION}={seen.name}",
+        "url": seen.url,
+        "conditions": _conditions(seen, old.get("conditions") or [], now),
+    }
+    return {key: value for key, value in new.items() if old.get(key) != value}
+
+
+def ready_condition(seen: Observation) -> tuple[str, str, str]:
+    """(status, reason, message) of `Ready`."""
+    reason, message = seen.blocked
+    if reason:
+        older = keeps_serving(seen.active) if seen.active != seen.target else ""
+        return "False", reason, message + older
+    reason, message = seen.trouble
+    if seen.target != seen.active:
+        older = keeps_serving(seen.active)
+        if reason:
+            return "False", reason, f"{message}; it will be tried again{older}"
+        return "Unknown", "Loading", f"revision {seen.target} is being loaded{older}"
+    if reason and seen.ready_replicas < seen.wanted:
+        return "False", reason, f"{message}; it will be tried again"
+    if seen.conflicts:
+        return "False", "RouteConflict", _conflict_message(seen.conflicts)
+    if seen.ready_replicas or seen.replicas:
+        return "True", "Active", f"revision {seen.active} serves"
+    return "True", "ScaledToZero", f"revision {seen.active} is proven; the next call starts an instance"
+
+
+def _conditions(seen: Observation, old: list[Json], now: str) -> list[Json]:
+    found = {READY: ready_condition(seen)}
+    if seen.active:
+        found[SERVING] = ("True", "RevisionActive", f"revision {seen.active} takes the calls")
+    else:
+        found[SERVING] = ("False", "NoRevision", "no revision has been loaded yet")
+    if seen.conflicts:
+        found[ROUTES] = ("False", "RouteConflict", _conflict_message(seen.conflicts))
+    elif seen.has_routes:
+        found[ROUTES] = ("True", "Assigned", "every route leads here")
+    before = {item.get("type"): item for item in old}
+    conditions = []
+    for kind, (status, reason, message) in found.items():
+        was = before.get(kind, {})
+        kept = was.get("lastTransitionTime") if was.get("status") == status else None
+        conditions.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message[:MAX_MESSAGE],
+                "lastTransitionTime": kept or now,
+                "observedGeneration": seen.generation,
+            }
+        )
+    return conditions + [item for item in old if item.get("type") not in OURS]
+
+
+def _conflict_message(conflicts: tuple[Conflict, ...]) -> str:
+    routes = ", ".join(
+        f"{' '.join(c.route.methods) or 'every method'} {c.route.host}{c.route.path} belongs to {c.holder} (older)"
+        for c in conflicts
+    )
+    return f"{routes}: choose another host or path, or remove it there"

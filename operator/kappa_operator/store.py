@@ -1,0 +1,264 @@
+"""The operator's view of the cluster: one dict per kind, and the indexes that reconciling needs.
+
+Fed by watch events, by lists, and by the answers to the operator's own writes, so that it reads what it has just
+written; an object older than the one held is ignored. Each change returns the work that it causes, as queue keys.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kappa_api import names
+from kappa_api.errors import SpecError
+from kappa_api.function import Function
+from kappa_api.routes import Claim, Conflict, assign
+from kappa_api.runtime import Runtime, own_pod_reason, parse_runtime
+from kappa_operator.observed import FunctionRecord, Pod, parse_pod, parse_record, version_of
+
+Json = Any
+Keys = frozenset[str]
+ROUTES = "routes"
+
+
+def function_work(key: str) -> str:
+    """Queue key of a Function (`namespace/name`)."""
+    return f"function/{key}"
+
+
+def pool_work(namespace: str, runtime: str) -> str:
+    """Queue key of the pool of one Runtime in one namespace."""
+    return f"pool/{namespace}/{runtime}"
+
+
+class Store:
+    """See the module. Not thread-safe: belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, FunctionRecord] = {}
+        self.runtimes: dict[str, Runtime] = {}
+        self.bad_runtimes: dict[str, str] = {}
+        self.pods: dict[str, Pod] = {}
+        self.conflicts: dict[str, tuple[Conflict, ...]] = {}
+        self._instances: dict[str, dict[str, Pod]] = {}
+        self._pools: dict[tuple[str, str], dict[str, Pod]] = {}
+        self._by_runtime: dict[str, set[str]] = {}
+        self._claims: dict[str, Claim] = {}
+        self._config_users: dict[tuple[str, str], set[str]] = {}
+        self._config_digests: dict[tuple[str, str], str] = {}
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+    def instances(self, key: str) -> tuple[Pod, ...]:
+        """Every pod of a function, whatever its state."""
+        return tuple(self._instances.get(key, {}).values())
+
+    def pool(self, namespace: str, runtime: str) -> tuple[Pod, ...]:
+        """Every pod without code of a runtime in a namespace."""
+        return tuple(self._pools.get((namespace, runtime), {}).values())
+
+    def gateways(self, namespace: str) -> tuple[Pod, ...]:
+        """The gateways that run: those whose readings are needed before anything is scaled down."""
+        return tuple(
+            pod
+            for pod in self.pods.values()
+            if pod.component == names.COMPONENT_GATEWAY
+            and pod.namespace == namespace
+            and pod.live
+            and pod.ip
+            and pod.admin_port
+        )
+
+    def pool_users(self, namespace: str, runtime: str) -> int:
+        """How many functions of a namespace can use the pool of a runtime."""
+        found = self.runtimes.get(runtime)
+        return sum(
+            1
+            for key in self._by_runtime.get(runtime, ())
+            if key.startswith(f"{namespace}/")
+            and (function := self.functions[key].function) is not None
+            and not self.functions[key].deleting
+            and not own_pod_reason(function.spec, found)
+        )
+
+    def pool_keys(self) -> set[str]:
+        """Queue keys of every pool that exists or should."""
+        keys = {pool_work(namespace, runtime) for namespace, runtime in self._pools}
+        for runtime, users in self._by_runtime.items():
+            keys |= {pool_work(key.partition("/")[0], runtime) for key in users}
+        return keys
+
+    def config_digest(self, namespace: str, name: str) -> str | None:
+        """The digest of a ConfigMap's data as far as it is known; empty when there is no such ConfigMap."""
+        return self._config_digests.get((namespace, name))
+
+    def set_config_digest(self, namespace: str, name: str, digest: str) -> None:
+        self._config_digests[namespace, name] = digest
+
+    # --- functions ----------------------------------------------------------------------------------------------------
+    def put_function(self, raw: Mapping[str, Json]) -> Keys:
+        """Takes a Function over. A change of status only causes no work: the operator itself wrote it."""
+        record = parse_record(raw)
+        old = self.functions.get(record.key)
+        if old is not None and old.uid == record.uid and old.version > record.version:
+            return frozenset()
+        same = old is not None and old.uid == record.uid and old.generation == record.generation
+        self.functions[record.key] = record
+        if same and old is not None and old.deleting == record.deleting:
+            return frozenset()
+        return self._relate(record.key, old, record)
+
+    def drop_function(self, key: str) -> Keys:
+        old = self.functions.pop(key, None)
+        return self._relate(key, old, None)
+
+    def _relate(self, key: str, old: FunctionRecord | None, new: FunctionRecord | None) -> Keys:
+        work = {function_work(key)}
+        before = old.function if old is not None else None
+        after = new.function if new is not None else None
+        for function, add in ((before, False), (after, True)):
+            if function is None:
+                continue
+            _index(self._by_runtime, function.spec.runtime, key, add)
+            if function.spec.code.config_map:
+                where = (function.namespace, function.spec.code.config_map)
+                _index(self._config_users, where, key, add)
+                if where not in self._config_users:
+                    self._config_digests.pop(where, None)
+            if function.spec.runtime:
+                work.add(pool_work(function.namespace, function.spec.runtime))
+        if _claim(before) != _claim(after):
+            work.add(ROUTES)
+            claim = _claim(after)
+            if claim is None:
+                self._claims.pop(key, None)
+            else:
+                self._claims[key] = claim
+        return frozenset(work)
+
+    def assign_routes(self) -> Keys:
+        """Works out anew who owns which route; returns the functions for whom that changed something."""
+        found: dict[str, list[Conflict]] = {}
+        for conflict in assign(self._claims.values())[1]:
+            found.setdefault(conflict.owner, []).append(conflict)
+        conflicts = {key: tuple(items) for key, items in found.items()}
+        changed = {
+            key for key in conflicts.keys() | self.conflicts.keys() if conflicts.get(key) != self.conflicts.get(key)
+        }
+        self.conflicts = conflicts
+        return frozenset(function_work(key) for key in changed)
+
+    # --- runtimes -----------------------------------------------------------------------------------------------------
+    def put_runtime(self, raw: Mapping[str, Json]) -> Keys:
+        name = str(raw["metadata"]["name"])
+        try:
+            runtime = parse_runtime(raw)
+        except SpecError as error:
+            self.runtimes.pop(name, None)
+            self.bad_runtimes[name] = str(error)
+        else:
+            if self.runtimes.get(name) == runtime:
+                return frozenset()
+            self.bad_runtimes.pop(name, None)
+            self.runtimes[name] = runtime
+        return self._runtime_work(name)
+
+    def drop_runtime(self, name: str) -> Keys:
+        self.runtimes.pop(name, None)
+        self.bad_runtimes.pop(name, None)
+        return self._runtime_work(name)
+
+    def _runtime_work(self, name: str) -> Keys:
+        users = self._by_runtime.get(name, ())
+        pools = {pool_work(namespace, runtime) for namespace, runtime in self._pools if runtime == name}
+        pools |= {pool_work(key.partition("/")[0], name) for key in users}
+        return frozenset(pools | {function_work(key) for key in users})
+
+    # --- pods ---------------------------------------------------------------------------------------------------------
+    def put_pod(self, raw: Mapping[str, Json]) -> Keys:
+        pod = parse_pod(raw)
+        old = self.pods.get(pod.key)
+        if old is not None and old.uid == pod.uid and old.version >= pod.version > 0:
+            return frozenset()
+        self.pods[pod.key] = pod
+        return self._file(old, pod)
+
+    def drop_pod(self, key: str, uid: str = "") -> Keys:
+        """Forgets a pod; with `uid` only that very one (its name may have been taken again)."""
+        old = self.pods.get(key)
+        if old is None or (uid and old.uid != uid):
+            return frozenset()
+        del self.pods[key]
+        return self._file(old, None)
+
+    def mark_deleting(self, key: str, uid: str) -> Keys:
+        """The operator has deleted this pod; the watch will say so in its own time."""
+        old = self.pods.get(key)
+        if old is None or old.uid != uid or old.deleting:
+            return frozenset()
+        self.pods[key] = new = replace(old, deleting=True)
+        return self._file(old, new)
+
+    def _file(self, old: Pod | None, new: Pod | None) -> Keys:
+        work: set[str] = set()
+        for pod, add in ((old, False), (new, True)):
+            if pod is None or pod.component != names.COMPONENT_INSTANCE:
+                continue
+            if pod.function:
+                _place(self._instances, pod.function_key, pod, add)
+                work.add(function_work(pod.function_key))
+            elif pod.runtime:
+                _place(self._pools, (pod.namespace, pod.runtime), pod, add)
+                work.add(pool_work(pod.namespace, pod.runtime))
+        return frozenset(work)
+
+    # --- ConfigMaps ---------------------------------------------------------------------------------------------------
+    def config_changed(self, namespace: str, name: str) -> Keys:
+        """A ConfigMap appeared, changed or went: those who use it as code read it again."""
+        users = self._config_users.get((namespace, name))
+        if not users:
+            return frozenset()
+        self._config_digests.pop((namespace, name), None)
+        return frozenset(function_work(key) for key in users)
+
+    # --- whole lists --------------------------------------------------------------------------------------------------
+    def keep_pods(self, seen: Iterable[str], before: int) -> Keys:
+        """Drops each pod that a list of version `before` did not have, though it is not newer than the list."""
+        missing = self.pods.keys() - set(seen)
+        return _union(self.drop_pod(key) for key in missing if self.pods[key].version <= before)
+
+    def keep_functions(self, seen: Iterable[str], before: int) -> Keys:
+        missing = self.functions.keys() - set(seen)
+        return _union(self.drop_function(key) for key in missing if self.functions[key].version <= before)
+
+    def keep_runtimes(self, seen: Iterable[str]) -> Keys:
+        return _union(self.drop_runtime(name) for name in self.runtimes.keys() - set(seen))
+
+
+def _claim(function: Function | None) -> Claim | None:
+    if function is None or not function.spec.http.routes:
+        return None
+    return Claim(function.key, function.created, function.spec.http.routes)
+
+
+def _index(index: dict[Any, set[str]], where: Any, key: str, add: bool) -> None:
+    if add:
+        index.setdefault(where, set()).add(key)
+    elif where in index:
+        index[where].discard(key)
+        if not index[where]:
+            del index[where]
+
+
+def _place(index: dict[Any, dict[str, Pod]], where: Any, pod: Pod, add: bool) -> None:
+    if add:
+        index.setdefault(where, {})[pod.key] = pod
+    elif where in index:
+        index[where].pop(pod.key, None)
+        if not index[where]:
+            del index[where]
+
+
+def _union(parts: Iterator[Keys]) -> Keys:
+    return frozenset(key for keys in parts for key in keys)
+
+
+__all__ = ["ROUTES", "Keys", "Store", "function_work", "pool_work", "version_of"]
