@@ -1,0 +1,65 @@
+"""Answers that are computed and not stored: access reviews (everything is allowed here) and the Scale of an object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from kappa_local import codec
+from kappa_local.resources import Resource
+from kappa_local.types import Obj
+
+if TYPE_CHECKING:
+    from kappa_local.handlers import Call
+
+_USER = {"username": "kappa-local", "groups": ["system:masters", "system:authenticated"]}
+_RULES = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+
+
+def answer(call: Call) -> web.Response:
+    """A review resource: echo of the request with its status."""
+    given = call.decoded()
+    status: Obj
+    match call.resource.kind:
+        case "SelfSubjectRulesReview":
+            status = {
+                "resourceRules": _RULES,
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+                "incomplete": False,
+            }
+        case "SelfSubjectReview":
+            status = {"userInfo": _USER}
+        case "TokenReview":
+            status = {"authenticated": True, "user": _USER}
+        case _:
+            status = {"allowed": True, "reason": "kappa_local allows everything"}
+    body = {
+        "kind": call.resource.kind,
+        "apiVersion": call.resource.api_version,
+        "metadata": {"creationTimestamp": None},
+        "spec": given.get("spec") or {},
+        "status": status,
+    }
+    return web.Response(body=codec.dumps(body), status=201, content_type="application/json")
+
+
+def scale_of(resource: Resource, obj: Obj) -> Obj:
+    """The autoscaling/v1 Scale of an object with a scale subresource."""
+    assert resource.scale is not None
+    meta = {
+        key: obj["metadata"][key]
+        for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        if key in obj["metadata"]
+    }
+    status: Obj = {"replicas": _at(obj, resource.scale.status_replicas) or 0}
+    if resource.scale.selector:
+        status["selector"] = _at(obj, resource.scale.selector) or ""
+    spec = {"replicas": _at(obj, resource.scale.spec_replicas) or 0}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status}
+
+
+def _at(obj: Any, path: str) -> Any:
+    for part in path.split("."):
+        obj = obj.get(part) if isinstance(obj, dict) else None
+    return obj

@@ -1,0 +1,49 @@
+"""The platform on the embedded cluster: where it runs, what it is made of, and what stands in its way."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from kappa_local.platform.resources import custom_resource_definitions, platform
+from kappa_local.platform.settings import Place, SetupError, check_ports, place
+
+
+def test_ports_come_from_the_environment() -> None:
+    found = place({"KAPPA_GATEWAY_PORT": "9000", "KAPPA_STATE_DIR": "/somewhere"})
+    assert (found.gateway_port, found.api_port, found.state) == (9000, 7443, Path("/somewhere"))
+
+
+@pytest.mark.parametrize("text", ["", "abc", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_refused_by_name(text: str) -> None:
+    with pytest.raises(SetupError, match="KAPPA_API_PORT"):
+        place({"KAPPA_API_PORT": text})
+
+
+def test_a_taken_port_is_named_with_the_variable_that_chooses_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=rf"port {port} .*KAPPA_GATEWAY_PORT"):
+            check_ports(Place(Path("x"), api_port=_free(), gateway_port=port))
+
+
+def test_the_platform_is_the_charts_resources_and_two_pods() -> None:
+    assert {crd["spec"]["names"]["kind"] for crd in custom_resource_definitions()} == {"Function", "Runtime"}
+    objects = platform(Place(Path("x")), "secret")
+    assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
+        ("Namespace", "kappa-system"),
+        ("Runtime", "python"),
+        ("Pod", "operator"),
+        ("Pod", "gateway"),
+    ]
+    gateway = objects[3]
+    assert gateway["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
+    assert {"name": "admin", "containerPort": 8081} in gateway["spec"]["containers"][0]["ports"]
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
