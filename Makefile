@@ -33,7 +33,7 @@ unit: venv ## Fast tests: no network, virtual time
 	@$(PY) -m pytest tests/unit tests/cluster -n 2
 
 integration: venv ## Tests against the embedded cluster
-	@$(PY) -m pytest tests/integration
+	@$(PY) -m pytest tests/integration -m "not real"
 
 lint: venv ## ruff, import rules
 	@ruff check .
@@ -59,7 +59,8 @@ cluster-down: ## Stop what `make cluster` started
 	@test ! -x $(PY) || $(PY) tests/cluster/kappa_cluster.py down
 
 e2e: venv ## Build the images, install the chart on the cluster, run the end-to-end tests
-	@PYTHONPATH=tests/cluster $(PY) -m pytest tests/e2e -v
+	@KAPPA_TEST_KUBECONFIG=$${KUBECONFIG:-.cluster/kubeconfig} $(PY) -m pytest tests/integration/api -m real
+	@$(PY) -m pytest tests/e2e -v
 
 ##@ Upkeep
 venv: $(VENV)/.ready ## Make .venv with every package, pinned by hash
