@@ -1,0 +1,1 @@
+"""Kappa's gateway: routes HTTP and events to instances."""

@@ -1,0 +1,7 @@
+"""`python -m kappa_gateway`."""
+
+import sys
+
+from kappa_gateway.main import main
+
+sys.exit(main())

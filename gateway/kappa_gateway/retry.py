@@ -1,0 +1,70 @@
+"""What may be sent again, as a table (design section 7).
+
+An attempt that ran nothing is always safe to repeat. One that may have run something is repeated only when the caller
+(an idempotent method, RFC 9110 section 9.2.2) or the function (`http.idempotent`) says that twice does no harm. Nothing
+is repeated once a byte of a reply reached the caller, nor when the body can no longer be produced.
+
+A kept connection that the instance closed just as we wrote is not told apart from a lost instance: what arrived there
+cannot be known. It is rare because our idle limit is shorter than the runtime's.
+"""
+
+from enum import Enum
+from typing import Final
+
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class Outcome(Enum):
+    """How an attempt at one instance failed. The value is the `reason` label of the retry metric."""
+
+    UNREACHABLE = "unreachable"  # no connection: nothing was sent
+    BUSY = "busy"  # kappa-refused: another gateway took the slot
+    DRAINING = "draining"  # kappa-refused
+    EMPTY = "empty"  # kappa-refused: it has no code yet
+    LOST = "lost"  # the connection ended after we sent, before a complete head
+    GARBAGE = "garbage"  # the reply is not HTTP
+
+
+class Rule(Enum):
+    ALWAYS = "always"
+    IF_IDEMPOTENT = "if idempotent"
+    NEVER = "never"
+
+
+TABLE: Final[dict[Outcome, Rule]] = {
+    Outcome.UNREACHABLE: Rule.ALWAYS,
+    Outcome.BUSY: Rule.ALWAYS,
+    Outcome.DRAINING: Rule.ALWAYS,
+    Outcome.EMPTY: Rule.ALWAYS,
+    Outcome.LOST: Rule.IF_IDEMPOTENT,
+    Outcome.GARBAGE: Rule.NEVER,
+}
+
+#: What the caller is told when an attempt is not repeated: (code, message).
+VERDICT: Final[dict[Outcome, tuple[str, str]]] = {
+    Outcome.UNREACHABLE: ("no_capacity", "no instance could be reached"),
+    Outcome.BUSY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
+    Outcome.DRAINING: ("no_capacity", "the instance refused and the body was too large to be sent again"),
+    Outcome.EMPTY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
+    Outcome.LOST: ("instance_died", "the instance ended the connection before it answered"),
+    Outcome.GARBAGE: ("bad_response", "the function did not answer in HTTP"),
+}
+
+#: Outcomes that say the instance itself cannot take an invocation now, whatever its count of free slots says.
+BLOCKING: Final = frozenset({Outcome.UNREACHABLE, Outcome.BUSY, Outcome.EMPTY})
+
+FIRST_BACKOFF: Final = 0.005
+LAST_BACKOFF: Final = 0.100
+
+
+def may_repeat(outcome: Outcome, *, idempotent: bool, resendable: bool, replied: bool) -> bool:
+    """Whether to send again. `resendable`: the whole body is at hand; `replied`: the caller has had a first byte."""
+    rule = TABLE[outcome]
+    if replied or not resendable or rule is Rule.NEVER:
+        return False
+    return rule is Rule.ALWAYS or idempotent
+
+
+def backoff(failures: int) -> float:
+    """Seconds to leave an instance alone after its n-th refusal in a row: 5 ms, doubling up to 100 ms."""
+    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 10))
