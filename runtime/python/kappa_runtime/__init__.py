@@ -1,0 +1,1 @@
+"""Kappa's Python runtime: the server inside an instance."""
