@@ -18,7 +18,7 @@ from kappa_api import names
 from kappa_api.wire import FunctionStats, Stats
 from kappa_gateway import bodies
 from kappa_gateway.call import Call
-from kappa_gateway.catalog import Catalog
+from kappa_gateway.catalog import Catalog, State
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.demand import DemandReporter, FindOperator
 from kappa_gateway.errors import GatewayError, render
@@ -26,7 +26,7 @@ from kappa_gateway.pool import Pools
 from kappa_gateway.proxy import Proxy
 from kappa_gateway.request import UNREAD, read
 from kappa_gateway.retry import Outcome
-from kappa_gateway.routes import RouteTable, check_path, split_function_path
+from kappa_gateway.routes import Entry, RouteTable, check_path, split_function_path
 from kappa_gateway.server import Client, ClientGoneError, DataServer
 from kappa_gateway.settings import Settings
 from kappa_gateway.websocket import Relay
@@ -101,19 +101,24 @@ class Gateway:
         if target.startswith(names.FUNCTION_PATH):
             key, call.path = split_function_path(target)
             check_path(call.path)
-            state = self.catalog.functions.get(key)
-            if state is None or state.entry is None:
-                raise GatewayError("not_found", f"no function {key[:120]}")
-            call.extra = state.entry.prefix_line
+            state, entry = self._known(key)
+            call.extra = entry.prefix_line
         else:
             check_path(target)
             match = self.catalog.routes.find(request.host_name, request.method, target.partition("?")[0])
-            state = self.catalog.functions.get(match.key)
-            if state is None or state.entry is None:
-                raise GatewayError("not_found", "the function was deleted")
+            state, entry = self._known(match.key)
             call.path, call.extra = target, match.lines()
-        call.state, call.entry = state, state.entry
-        call.deadline = call.arrived + state.entry.timeout
+        call.state, call.entry = state, entry
+        call.deadline = call.arrived + entry.timeout
+
+    def _known(self, key: str) -> tuple[State, Entry]:
+        """The function, if there is one that may answer. Raises GatewayError."""
+        state = self.catalog.functions.get(key)
+        if state is not None and state.fault and not state.queue.instances:
+            raise GatewayError("not_ready", state.fault)
+        if state is None or state.entry is None:
+            raise GatewayError("not_found", f"no function {key[:120]}")
+        return state, state.entry
 
     def _body_limit(self, call: Call) -> int:
         assert call.entry is not None

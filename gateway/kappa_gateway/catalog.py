@@ -12,6 +12,7 @@ from kappa_api.errors import SpecError
 from kappa_api.function import parse_function
 from kappa_gateway.dispatch import Instance, Queue
 from kappa_gateway.errors import GatewayError
+from kappa_gateway.faults import fault_of
 from kappa_gateway.metrics import Counters
 from kappa_gateway.routes import Entry, RouteTable
 
@@ -19,12 +20,17 @@ Json = Any
 
 
 class State:
-    """One function at this gateway. `entry` is None while only its pods are known, or after it was deleted."""
+    """One function at this gateway.
 
-    __slots__ = ("counters", "entry", "queue")
+    `entry` is None while only its pods are known, after it was deleted, and for a spec that was never valid. `fault`
+    says why no instance will come (`faults.py`); empty when one may.
+    """
+
+    __slots__ = ("counters", "entry", "fault", "queue")
 
     def __init__(self, key: str) -> None:
         self.entry: Entry | None = None
+        self.fault = ""
         self.queue = Queue(key)
         self.counters = Counters()
 
@@ -52,7 +58,9 @@ class Catalog:
     def put_function(self, resource: Mapping[str, Json]) -> None:
         """A Function was added or changed. One with a spec that is not valid keeps its last valid form."""
         meta = resource["metadata"]
-        known = self.functions.get(f"{meta.get('namespace')}/{meta.get('name')}")
+        key = f"{meta.get('namespace')}/{meta.get('name')}"
+        self._put_fault(key, fault_of(resource))
+        known = self.functions.get(key)
         version = (str(meta.get("uid", "")), int(meta.get("generation", 0)))
         if known is not None and known.entry is not None and version[1] and known.entry.version == version:
             return  # only its status or its metadata changed, as they often do
@@ -70,16 +78,31 @@ class Catalog:
     def remove_function(self, key: str) -> None:
         """A Function was deleted: whoever waits for it gets 404, whoever is in service finishes."""
         state = self.functions.get(key)
-        if state is None or state.entry is None:
+        if state is None:
             return
-        if state.entry.routes:
+        if state.entry is not None and state.entry.routes:
             self._routes_stale()
-        state.entry = None
+        state.entry, state.fault = None, ""
+        self._reject(state, GatewayError("not_found", f"function {key} was deleted"))
+        self._forget_if_unused(key, state)
+
+    def _put_fault(self, key: str, fault: str) -> None:
+        """Whoever waits when a fault appears learns of it at once."""
+        state = self.functions.get(key)
+        if state is None:
+            if not fault:
+                return
+            state = self.functions[key] = State(key)
+        state.fault = fault
+        if fault and not state.queue.instances:
+            self._reject(state, GatewayError("not_ready", fault))
+        self._forget_if_unused(key, state)
+
+    def _reject(self, state: State, failure: GatewayError) -> None:
         now = self._clock()
         for waiter in state.queue.waiters():
             state.queue.leave(waiter, now)
-            waiter.rejected(GatewayError("not_found", f"function {key} was deleted"))
-        self._forget_if_unused(key, state)
+            waiter.rejected(failure)
 
     def routed(self) -> list[Entry]:
         """All entries that have host routes: what a table is made of."""
@@ -131,7 +154,7 @@ class Catalog:
         return iter(self._owners)
 
     def known_functions(self) -> Iterator[str]:
-        return (key for key, state in self.functions.items() if state.entry is not None)
+        return (key for key, state in self.functions.items() if state.entry is not None or state.fault)
 
     @staticmethod
     def _concurrency(meta: Mapping[str, Json], state: State) -> int:
@@ -141,5 +164,5 @@ class Catalog:
         return state.entry.concurrency if state.entry else 1
 
     def _forget_if_unused(self, key: str, state: State) -> None:
-        if state.entry is None and not state.queue.instances and self.functions.get(key) is state:
+        if state.entry is None and not state.fault and not state.queue.instances and self.functions.get(key) is state:
             del self.functions[key]

@@ -33,6 +33,7 @@ KINDS: Final[dict[str, Kind]] = {
     "instance_died": Kind(502),
     "bad_response": Kind(502),
     "no_capacity": Kind(503, retry_after=1),
+    "not_ready": Kind(503, retry_after=5),
     "shutting_down": Kind(503, retry_after=1),
     "deadline": Kind(504),
     "http_version": Kind(505),

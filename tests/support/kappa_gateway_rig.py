@@ -183,11 +183,19 @@ class Rig:
         self._pods = itertools.count(1)
 
     def function(
-        self, name: str = "hello", *, labels: Any = None, created: str = "2024-01-01T00:00:00Z", **spec: Any
+        self,
+        name: str = "hello",
+        *,
+        created: str = "2024-01-01T00:00:00Z",
+        generation: int = 0,
+        status: Any = None,
+        **spec: Any,
     ) -> str:
+        meta = {"namespace": "default", "name": name, "creationTimestamp": created, "generation": generation}
         self.gateway.catalog.put_function(
             {
-                "metadata": {"namespace": "default", "name": name, "creationTimestamp": created},
+                "metadata": meta,
+                "status": status,
                 "spec": {"runtime": "python", "handler": "main.handler", "code": {"inline": "x = 1"}, **spec},
             }
         )

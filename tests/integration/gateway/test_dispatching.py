@@ -1,6 +1,7 @@
 """Waiting, retries, deadlines and callers that leave, through real connections."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -420,6 +421,23 @@ async def test_a_deleted_function_answers_404_to_who_waits(rig: Any) -> None:
     assert (await caller.answer()).status == 404
     assert rig.gateway.catalog.functions == {}
     assert (await caller.ask(get())).status == 404
+
+
+async def test_who_waits_for_code_that_does_not_load_learns_it_at_once(rig: Any) -> None:
+    rig.function()
+    caller = await rig.caller()
+    caller.send(get())
+    await rig.until(lambda: rig.queue().waiting == 1)
+    condition = {"type": "Ready", "status": "False", "reason": "LoadFailed", "message": "ImportError: no"}
+    status = {"observedGeneration": 1, "conditions": [condition]}
+    rig.function(generation=1, status=status)
+    for answer in (await caller.answer(), await caller.ask(get())):
+        assert answer.status == 503
+        assert answer.headers["kappa-error-source"] == "gateway"
+        error = json.loads(answer.body)["error"]
+        assert (error["code"], error["message"]) == ("not_ready", "LoadFailed: ImportError: no")
+    await rig.instance()
+    assert (await caller.ask(get())).status == 200
 
 
 async def test_idle_connections_that_the_instance_closed_are_not_used(rig: Any) -> None:

@@ -108,6 +108,18 @@ def test_a_spec_that_is_not_valid_keeps_the_last_valid_one() -> None:
     assert found.functions["default/hello"].entry.timeout == 5.0
 
 
+def test_a_fault_is_known_even_of_a_spec_that_was_never_valid() -> None:
+    found = catalog()
+    resource = function("never", timeoutSeconds=-5)
+    resource["metadata"]["generation"] = 1
+    condition = {"type": "Ready", "status": "False", "reason": "InvalidSpec", "message": "spec.timeoutSeconds: no"}
+    found.put_function({**resource, "status": {"observedGeneration": 1, "conditions": [condition]}})
+    assert found.functions["default/never"].fault == "InvalidSpec: spec.timeoutSeconds: no"
+    assert list(found.known_functions()) == ["default/never"]
+    found.remove_function("default/never")
+    assert not found.functions
+
+
 def test_a_change_of_status_costs_nothing() -> None:
     found = catalog()
 
