@@ -13,9 +13,10 @@ FINAL_REASONS: Final = frozenset({"InvalidSpec", "RuntimeNotFound", "CodeNotFoun
 
 
 def fault_of(resource: Mapping[str, Json]) -> str:
-    """Why no instance will come, as the operator's status says it; empty when one may.
+    """Why no instance will come, for the caller to read; empty when one may.
 
-    Only a status of the newest generation counts: a spec that was just mended deserves a wait.
+    Only a status of the newest generation counts: a spec that was just mended deserves a wait. The condition's message is
+    left out: it may hold text of the function's own, and callers are not its developers.
     """
     status = resource.get("status") or {}
     if status.get("activeRevision") or status.get("observedGeneration") != resource["metadata"].get("generation"):
@@ -23,6 +24,6 @@ def fault_of(resource: Mapping[str, Json]) -> str:
     for condition in status.get("conditions") or ():
         if condition.get("type") == "Ready":
             if condition.get("status") == "False" and condition.get("reason") in FINAL_REASONS:
-                return f"{condition['reason']}: {condition.get('message', '')}"
+                return f"the function cannot run ({condition['reason']}): its status says why"
             return ""
     return ""

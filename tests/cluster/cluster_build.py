@@ -66,11 +66,23 @@ def _unpack(work: Path, log: Path) -> Path:
 
 
 def _mend(tree: Path) -> None:
-    """Replace the vendored reflect2 1.0.1 by Debian's 1.0.2.
+    """Two things in the vendored code that Go 1.15, which Kubernetes 1.20 was written for, did not mind.
 
-    1.0.1 calls into Go's runtime with a signature that Go 1.18 changed. What comes out is memory corruption wherever
-    json-iterator walks a map: the API server crashes on the first custom resource that it is sent.
+    reflect2 1.0.1 calls into Go's runtime with a signature that Go 1.18 changed: memory corruption wherever
+    json-iterator walks a map, so that the API server crashes on the first custom resource that it is sent. Debian's
+    1.0.2 replaces it.
+
+    The schema validator takes a value for null when it shares its address with Go's zero value. With a newer Go an
+    empty string does, and custom resources with one are refused.
     """
+    _replace_reflect2(tree)
+    validator = tree / "vendor" / "k8s.io" / "kube-openapi" / "pkg" / "validation" / "validate" / "type.go"
+    shared_zero = " || reflect.DeepEqual(reflect.Zero(reflect.TypeOf(data)), reflect.ValueOf(data))"
+    for file in (validator, tree / "vendor" / "github.com" / "go-openapi" / "validate" / "type.go"):
+        file.write_text(file.read_text().replace(shared_zero, ""))
+
+
+def _replace_reflect2(tree: Path) -> None:
     source = Path("/usr/share/gocode/src/github.com/modern-go/reflect2")
     target = tree / "vendor" / "github.com" / "modern-go" / "reflect2"
     if (target / "go_above_118.go").exists():

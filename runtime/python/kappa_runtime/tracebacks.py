@@ -30,6 +30,7 @@ class Report:
             self.frames, self.text = [], f"{self.type}: {self.message} (no traceback: {type(broken).__name__})"
         if isinstance(error, SyntaxError) and error.filename:
             self.file, self.line = relative(error.filename, code_dir), error.lineno or 0
+            self.message = error.msg  # its text would name file and line a second time
 
 
 def describe(error: BaseException) -> str:

@@ -21,7 +21,14 @@ from kappa_api.runtime import parse_runtime
 
 Json = Any
 
-CRDS = Path(__file__).resolve().parents[3] / "charts" / "kappa" / "crds"
+REPOSITORY = Path(__file__).resolve().parents[3]
+CRDS = REPOSITORY / "charts" / "kappa" / "crds"
+EXAMPLES = [
+    pytest.param(item, id=f"{path.parent.name}/{path.name}")
+    for path in sorted((REPOSITORY / "examples").glob("*/*.yaml"))
+    for item in yaml.safe_load_all(path.read_text())
+    if item and item["kind"] == names.FUNCTION_KIND
+]
 
 
 def crd(plural: str) -> Json:
@@ -421,6 +428,12 @@ def test_both_take(spec: Json) -> None:
 def test_both_refuse(spec: Json) -> None:
     resource = a_function(spec)
     assert (schema_takes(resource), code_takes(resource)) == (False, False)
+
+
+@pytest.mark.parametrize("resource", EXAMPLES)
+def test_both_take_the_examples(resource: Json) -> None:
+    jsonschema.Draft202012Validator(FUNCTION_SCHEMA).validate(fill(resource, FUNCTION_SCHEMA))
+    parse_function(resource)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "1a", "A", "a.b", "a" * 53, "a_b"])

@@ -15,7 +15,7 @@ def resource(generation: int = 2, observed: int = 2, active: str = "", **conditi
 
 
 def test_a_function_that_never_loaded_says_why() -> None:
-    assert fault_of(resource()) == "LoadFailed: ImportError: x"
+    assert fault_of(resource()) == "the function cannot run (LoadFailed): its status says why"
 
 
 @pytest.mark.parametrize(

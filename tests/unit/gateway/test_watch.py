@@ -114,7 +114,7 @@ def test_a_fault_is_known_even_of_a_spec_that_was_never_valid() -> None:
     resource["metadata"]["generation"] = 1
     condition = {"type": "Ready", "status": "False", "reason": "InvalidSpec", "message": "spec.timeoutSeconds: no"}
     found.put_function({**resource, "status": {"observedGeneration": 1, "conditions": [condition]}})
-    assert found.functions["default/never"].fault == "InvalidSpec: spec.timeoutSeconds: no"
+    assert found.functions["default/never"].fault == "the function cannot run (InvalidSpec): its status says why"
     assert list(found.known_functions()) == ["default/never"]
     found.remove_function("default/never")
     assert not found.functions
