@@ -15,8 +15,8 @@ FINAL_REASONS: Final = frozenset({"InvalidSpec", "RuntimeNotFound", "CodeNotFoun
 def fault_of(resource: Mapping[str, Json]) -> str:
     """Why no instance will come, for the caller to read; empty when one may.
 
-    Only a status of the newest generation counts: a spec that was just mended deserves a wait. The condition's message is
-    left out: it may hold text of the function's own, and callers are not its developers.
+    Only a status of the newest generation counts: a spec that was just mended deserves a wait. The condition's message
+    is left out: it may hold text of the function's own, and callers are not its developers.
     """
     status = resource.get("status") or {}
     if status.get("activeRevision") or status.get("observedGeneration") != resource["metadata"].get("generation"):
