@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KUBERNETES_VERSION = "1.20.2"
-KUBERNETES_BUILD = 2  # count up when the way it is built changes: it names the folder in the cache
+KUBERNETES_BUILD = 3  # count up when the way it is built changes: it names the folder in the cache
 KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 NODE_NAME = "kappa-node"

@@ -122,19 +122,19 @@ def test_the_apps_end(echo, path, code):
 
 
 def test_a_client_that_vanishes(echo):
-    client = ws(echo)
-    client.socket.close()
+    with ws(echo) as client:
+        client.socket.close()
     assert "1006" in echo.logs.message("disconnect")["message"]
     idle(echo)
 
 
 def test_a_flood_stops_with_back_pressure_and_with_its_client(echo):
     before = echo.rss_kib()
-    client = ws(echo, "/flood", max_size=None, max_queue=1)
-    for _ in range(200):
-        client.recv()
-    assert echo.rss_kib() - before < 8_000
-    client.socket.close()
+    with ws(echo, "/flood", max_size=None, max_queue=1) as client:
+        for _ in range(200):
+            client.recv()
+        assert echo.rss_kib() - before < 8_000
+        client.socket.close()
     echo.logs.message("flood ends")
     idle(echo)
 
