@@ -71,8 +71,8 @@ $(VENV)/.ready: requirements/dev.txt $(addsuffix /pyproject.toml,$(COMPONENTS))
 	@echo "Making $(VENV) (once; about a minute with an empty package cache) ..."
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: python3-venv)" >&2; exit 1; }
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(COMPONENTS))
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(COMPONENTS))
 	@touch $@
 
 requirements: ## Pin the newest versions of all packages, with hashes and without addresses

@@ -435,7 +435,8 @@ async def test_who_waits_for_code_that_does_not_load_learns_it_at_once(rig: Any)
         assert answer.status == 503
         assert answer.headers["kappa-error-source"] == "gateway"
         error = json.loads(answer.body)["error"]
-        assert (error["code"], error["message"]) == ("not_ready", "the function cannot run (LoadFailed): its status says why")
+        assert error["code"] == "not_ready"
+        assert error["message"] == "the function cannot run (LoadFailed): its status says why"
     await rig.instance()
     assert (await caller.ask(get())).status == 200
 
