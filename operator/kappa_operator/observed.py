@@ -120,8 +120,9 @@ def _problem(status: Mapping[str, Json]) -> tuple[str, str]:
     if status.get("phase") == "Failed":
         return str(status.get("reason") or "Failed"), str(status.get("message") or "the pod failed")
     for item in status.get("conditions") or ():
-        if item.get("type") == "PodScheduled" and item.get("status") == "False":
-            return str(item.get("reason") or "Unschedulable"), str(item.get("message") or "")
+        # Other reasons, such as SchedulerError, are the scheduler's own and gone at its next try.
+        if item.get("type") == "PodScheduled" and item.get("reason") == "Unschedulable":
+            return "Unschedulable", str(item.get("message") or "")
     return "", ""
 
 

@@ -140,6 +140,7 @@ def test_a_whole_pod() -> None:
             },
             ("Unschedulable", "no room"),
         ),
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulerError"}]}, ("", "")),
     ],
 )
 def test_problems_of_pods(status: Json, problem: tuple[str, str]) -> None:
