@@ -200,7 +200,9 @@ class Connection(asyncio.Protocol):
         if exchange.request.chunked:
             self._after_chunked = True
         exchange.complete = True
-        if exchange.finished:
+        if exchange.finished and self._deaf:
+            self.transport.close()  # it only lingered for the end of this request
+        elif exchange.finished:
             self._next()
         elif exchange is self._queue[0]:
             exchange.consumer.complete()

@@ -107,6 +107,18 @@ def test_head_has_the_headers_and_no_body(echo):
     assert body == b""
 
 
+def test_a_probe_that_closes_gets_its_answer_and_leaves_no_trace(pod):
+    """The health answer is given at the head's end, before the parser has seen the message's."""
+    pod.load("def handler(event, context):\n    print('afterwards')\n")
+    for _ in range(3):
+        reply = pod.exchange(b"GET /_kappa/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert json.loads(reply.partition(b"\r\n\r\n")[2])["state"] == "serving"
+    pod.get()
+    pod.logs.message("afterwards")
+    assert not [line for line in pod.logs.lines if line["level"] == "ERROR"]
+
+
 def test_http_1_0(echo):
     data = echo.exchange(b"GET / HTTP/1.0\r\n\r\n")
     assert b"connection: close" in data
