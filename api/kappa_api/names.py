@@ -30,6 +30,8 @@ ANNOTATION_CONCURRENCY: Final = "kappa.dev/concurrency"
 ANNOTATION_DRAIN_SINCE: Final = "kappa.dev/drain-since"
 #: Why the operator made a pod of its own rather than claim one of the pool.
 ANNOTATION_OWN_POD: Final = "kappa.dev/own-pod-reason"
+#: On a pool pod: a digest of the manifest it was made from, which changes with its Runtime's spec.
+ANNOTATION_TEMPLATE: Final = "kappa.dev/template"
 #: On the operator's Lease: `host:port` of the leader's internal API.
 ANNOTATION_ADDRESS: Final = "kappa.dev/address"
 

@@ -5,7 +5,6 @@
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -18,10 +17,31 @@ class WireError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class ByteCode:
+    """What a runtime has compiled of a revision's files: by their paths, in the runtime's own form (base64 on the
+    wire). `tag` names the implementation and version; only a runtime of the same tag uses it."""
+
+    tag: str
+    files: Mapping[str, bytes]
+
+    def to_json(self) -> dict[str, Json]:
+        return {"tag": self.tag, "files": _from_bytes(self.files)}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Self:
+        try:
+            return cls(str(value["tag"]), _to_bytes(value["files"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WireError(f"not byte code: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
 class Specialize:
     """Body of `PUT /_kappa/revision`. `files` maps relative paths to bytes (base64 on the wire).
 
-    `memory_mb` is what the handler's context reports; 0 when there is no limit.
+    `memory_mb` is what the handler's context reports; 0 when there is no limit. With `want_byte_code` the answer may
+    have `byteCode` beside the health (see `ByteCode`); `byte_code` is what an earlier instance answered. A runtime is
+    free to ignore both.
     """
 
     namespace: str
@@ -34,19 +54,26 @@ class Specialize:
     timeout_seconds: int = 30
     concurrency: int = 1
     memory_mb: int = 0
+    want_byte_code: bool = False
+    byte_code: ByteCode | None = None
 
     def to_json(self) -> dict[str, Json]:
-        return {
+        value: dict[str, Json] = {
             "function": {"namespace": self.namespace, "name": self.name},
             "revision": self.revision,
             "handler": self.handler,
             "signature": self.signature,
-            "files": {path: base64.b64encode(data).decode() for path, data in self.files.items()},
+            "files": _from_bytes(self.files),
             "env": dict(self.env),
             "timeoutSeconds": self.timeout_seconds,
             "concurrency": self.concurrency,
             "memoryMb": self.memory_mb,
         }
+        if self.want_byte_code:
+            value["wantByteCode"] = True
+        if self.byte_code is not None:
+            value["byteCode"] = self.byte_code.to_json()
+        return value
 
     @classmethod
     def from_json(cls, value: Json) -> Self:
@@ -57,13 +84,15 @@ class Specialize:
                 revision=str(value["revision"]),
                 handler=str(value["handler"]),
                 signature=str(value["signature"]),
-                files={str(p): base64.b64decode(d, validate=True) for p, d in value["files"].items()},
+                files=_to_bytes(value["files"]),
                 env={str(k): str(v) for k, v in value.get("env", {}).items()},
                 timeout_seconds=int(value.get("timeoutSeconds", 30)),
                 concurrency=int(value.get("concurrency", 1)),
                 memory_mb=int(value.get("memoryMb", 0)),
+                want_byte_code=value.get("wantByteCode") is True,
+                byte_code=ByteCode.from_json(value["byteCode"]) if value.get("byteCode") is not None else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WireError(f"not a specialize message: {error!r}") from error
 
 
@@ -211,3 +240,11 @@ def _function_stats(value: Json) -> FunctionStats:
         in_service=int(value["inService"]),
         waiting=int(value["waiting"]),
     )
+
+
+def _from_bytes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: base64.b64encode(data).decode() for path, data in files.items()}
+
+
+def _to_bytes(value: Json) -> dict[str, bytes]:
+    return {str(path): base64.b64decode(data, validate=True) for path, data in value.items()}

@@ -7,7 +7,7 @@ the next leader's plan knows how to go on from.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from kappa_api import names
@@ -16,7 +16,15 @@ from kappa_api.runtime import own_pod_reason
 from kappa_api.wire import RUNTIME_LOADING, LoadError
 from kappa_operator import pods
 from kappa_operator.clock import Clock
-from kappa_operator.instance import LoadFailedError, PodClient, PodError, PodTimeoutError, WrongRevisionError
+from kappa_operator.counted import Counted
+from kappa_operator.instance import (
+    LoadFailedError,
+    PodClient,
+    PodError,
+    PodTimeoutError,
+    PodUnreachableError,
+    WrongRevisionError,
+)
 from kappa_operator.kube import ApiError, ConflictError, Kube, NotFoundError, core_path
 from kappa_operator.loading import Loader
 from kappa_operator.observed import FunctionRecord, Pod, parse_pod, rfc3339
@@ -44,6 +52,7 @@ class Outcomes(Protocol):
     def trouble(self, key: str, reason: str, message: str, revision: str) -> None: ...
     def source_failed(self, key: str, revision: str, error: SourceError) -> None: ...
     def claim_counted(self, key: str, revision: str) -> None: ...
+    def claim_again(self, key: str, revision: str) -> None: ...
     def changed(self, keys: Keys) -> None: ...
     async def content(self, key: str, revision: str) -> Content: ...
     def drained(self, pod: Pod) -> bool: ...
@@ -51,7 +60,7 @@ class Outcomes(Protocol):
 
 
 class Actions:
-    """See the module. One per leader."""
+    """See the module. One per leader. `on_claim` hears of each claim that is for a pool, with namespace and runtime."""
 
     def __init__(
         self,
@@ -70,6 +79,7 @@ class Actions:
         self.busy: set[str] = set()
         self.verified: set[str] = set()
         self.reserved: set[str] = set()
+        self.on_claim: Callable[[str, str], None] = lambda namespace, runtime: None
         self._suffix = suffix
         self._slots = asyncio.Semaphore(settings.pod_tasks)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,7 +113,7 @@ class Actions:
                 logger.info("%s: deleting %s: %s", key, pod.name, action.reason)
                 self._spawn(key, pod.revision, self._bury(record, pod, action.trouble), pod.key)
 
-    def _spawn(self, key: str, revision: str, work: Awaitable[None], pod: str = "") -> None:
+    def _spawn(self, key: str, revision: str, work: Coroutine[Any, Any, object], pod: str = "") -> None:
         async def run() -> None:
             try:
                 await work
@@ -121,16 +131,11 @@ class Actions:
         task = asyncio.create_task(run(), name=f"action {key} {pod}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before its first step
 
     # --- claims -------------------------------------------------------------------------------------------------------
     async def _claim(self, record: FunctionRecord, action: Claim) -> None:
-        counted = [False]
-
-        def count() -> None:
-            if not counted[0]:
-                counted[0] = True
-                self.outcomes.claim_counted(record.key, action.revision)
-
+        counted = Counted(self.outcomes, record.key, action.revision)
         try:
             async with self._slots:
                 try:
@@ -138,37 +143,44 @@ class Actions:
                 except SourceError as error:
                     self.outcomes.source_failed(record.key, action.revision, error)
                     return
-                await self._claim_with(record, action, content, count)
+                await self._claim_with(record, action, content, counted)
         finally:
-            count()
+            counted.as_pod()
 
-    async def _claim_with(
-        self, record: FunctionRecord, action: Claim, content: Content, count: Callable[[], None]
-    ) -> None:
+    async def _claim_with(self, record: FunctionRecord, action: Claim, content: Content, counted: Counted) -> None:
         spec = content.spec
         runtime = self.store.runtimes.get(spec.runtime)
         reason = own_pod_reason(spec, runtime)
+        template = ""
+        if not reason and runtime is not None:
+            template = pods.pool_template(runtime)
+            self.on_claim(record.namespace, runtime.name)
         for _ in range(CLAIM_TRIES):
             pod = None
             if not reason and runtime is not None:
-                pod = pick(self.store.pool(record.namespace, runtime.name), runtime.image, self.reserved)
+                # Resources that the function names were compared with the Runtime's newest.
+                exact = bool(spec.pod.resources)
+                pool = self.store.pool(record.namespace, runtime.name)
+                pod = pick(pool, template, self.reserved, exact=exact)
             if pod is None:
                 await self._create(record, action.revision, content, reason or "the pool had no pod to spare")
                 return
             self.reserved.add(pod.key)
             self.busy.add(pod.key)
             try:
-                if await self._take(record, action, content, pod, count):
+                if await self._take(record, action, content, pod, counted):
                     return
             finally:
                 self.reserved.discard(pod.key)
                 self.busy.discard(pod.key)
         self.outcomes.trouble(record.key, "NoPod", f"{CLAIM_TRIES} pods of the pool could not be used", action.revision)
 
-    async def _take(
-        self, record: FunctionRecord, action: Claim, content: Content, pod: Pod, count: Callable[[], None]
-    ) -> bool:
-        """Makes this pool pod an instance. False: it could not be used, another may."""
+    async def _take(self, record: FunctionRecord, action: Claim, content: Content, pod: Pod, counted: Counted) -> bool:
+        """Makes this pool pod an instance. False: it could not be used, another may.
+
+        A pod that somebody else has labelled ends the claim: it may be another leader, at work for the same function.
+        The next plan sees what that one did; the pod is left to it.
+        """
         begun = self.clock.monotonic()
         at_once = pod.ready and not action.prove
         state = names.STATE_SERVING if at_once else names.STATE_STARTING
@@ -176,18 +188,17 @@ class Actions:
         if not at_once:
             try:
                 pod = await self._patch(pod, patch)
-            except (ConflictError, NotFoundError):
+            except (ConflictError, NotFoundError) as error:
                 await self._refresh(pod)
-                return False
-            count()
+                return isinstance(error, ConflictError)
+            counted.as_pod()
             if not pod.ip:
                 return True  # goes on as a starting pod, when it has an address
-            await self._load(record, pod, action.revision, prove=action.prove, content=content)
-            return True
+            return await self._load(record, pod, action.revision, prove=action.prove, content=content, counted=counted)
 
         async def label() -> Pod:
             new = await self._patch(pod, patch)
-            count()  # from here on it is counted as a pod
+            counted.as_pod()
             return new
 
         labelled, loaded = await asyncio.gather(
@@ -202,6 +213,11 @@ class Actions:
             self.verified.add(pod.key)
             self.outcomes.specialized(self.clock.monotonic() - begun, pooled=True)
             return True
+        if isinstance(labelled, ConflictError):
+            await self._refresh(pod)
+            return True
+        if not isinstance(loaded, LoadFailedError):
+            counted.as_claim()
         await self.delete(pod)
         if isinstance(loaded, LoadFailedError):
             self.outcomes.load_failed(record.key, action.revision, loaded.error, proving=False)
@@ -232,9 +248,16 @@ class Actions:
 
     # --- loading ------------------------------------------------------------------------------------------------------
     async def _load(
-        self, record: FunctionRecord, pod: Pod, revision: str, *, prove: bool, content: Content | None = None
-    ) -> None:
-        """Takes a starting pod to serving, or deletes it and says why."""
+        self,
+        record: FunctionRecord,
+        pod: Pod,
+        revision: str,
+        *,
+        prove: bool,
+        content: Content | None = None,
+        counted: Counted | None = None,
+    ) -> bool:
+        """Takes a starting pod to serving, or deletes it and says why. False: a claim (`counted`) may try another."""
         begun = self.clock.monotonic()
         try:
             if content is None:
@@ -256,6 +279,11 @@ class Actions:
             )
             await self.delete(pod)
         except (PodError, WrongRevisionError) as error:
+            if counted is not None and isinstance(error, PodUnreachableError | WrongRevisionError):
+                logger.warning("%s: %s cannot be used: %s", record.key, pod.name, error)
+                counted.as_claim()
+                await self.delete(pod)
+                return False
             reason, message = await self.loader.why(pod, error)
             self.outcomes.trouble(record.key, reason, f"revision {revision} did not load: {message}", revision)
             await self.delete(pod)
@@ -266,6 +294,7 @@ class Actions:
             self.outcomes.specialized(self.clock.monotonic() - begun, pooled=pod.ready)
             if prove:
                 self.outcomes.proven(record.key, revision)
+        return True
 
     async def _verify(self, record: FunctionRecord, pod: Pod, revision: str) -> None:
         """A pod labelled serving by an earlier leader: does it hold its revision? An empty one gets it now."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from kappa_api import names
 from kappa_api.function import Function
+from kappa_api.runtime import own_pod_reason
 from kappa_api.wire import LoadError
 from kappa_operator.actions import Actions
 from kappa_operator.clock import Clock
@@ -174,6 +175,7 @@ class Functions:
             wanted=wanted,
             has_routes=bool(record.function and record.function.spec.http.routes),
             conflicts=self.store.conflicts.get(record.key, ()),
+            own_pods=self._own_pods(record.function),
         )
         self._tell(record, memory, seen)
         current = self.store.functions.get(record.key, record)
@@ -189,6 +191,9 @@ class Functions:
             self._wake(self.store.drop_function(record.key))
             return
         self._wake(self.store.put_function(raw))
+
+    def _own_pods(self, function: Function | None) -> str:
+        return own_pod_reason(function.spec, self.store.runtimes.get(function.spec.runtime)) if function else ""
 
     def _mourn(self, record: FunctionRecord, pods: tuple[Pod, ...]) -> None:
         for pod in pods:
@@ -257,6 +262,11 @@ class Functions:
             memory.claiming[revision] -= 1
             if not memory.claiming[revision]:
                 del memory.claiming[revision]
+
+    def claim_again(self, key: str, revision: str) -> None:
+        memory = self._memories.get(key)
+        if memory is not None:
+            memory.claiming[revision] = memory.claiming.get(revision, 0) + 1
 
     def changed(self, keys: Keys) -> None:
         self._wake(keys)

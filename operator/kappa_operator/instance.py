@@ -13,7 +13,8 @@ import aiohttp
 
 from kappa_api import names
 from kappa_api.tokens import pod_token
-from kappa_api.wire import RUNTIME_SERVING, Health, LoadError, Specialize, WireError
+from kappa_api.wire import RUNTIME_SERVING, ByteCode, Health, LoadError, Specialize, WireError
+from kappa_operator.bytecode import MOST_OF_ONE
 from kappa_operator.observed import Pod
 
 Json = Any
@@ -22,10 +23,16 @@ CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 2.0
 #: From here on encoding would hold up the event loop; and from here on one at a time, for the memory it takes.
 LARGE_BYTES, HUGE_BYTES = 1 << 18, 8 << 20
+#: No answer is larger: byte code in base64, and a tenth more. A pod cannot fill the operator's memory.
+MOST_ANSWER_BYTES = MOST_OF_ONE * 3 // 2
 
 
 class PodError(Exception):
     """The pod could not be reached or did not answer as agreed."""
+
+
+class PodUnreachableError(PodError):
+    """The pod took no connection: nothing was sent, so its code has no part in it."""
 
 
 class PodTimeoutError(PodError):
@@ -67,12 +74,15 @@ class PodClient:
             raise PodError(f"{pod.key}: health answered {status}")
         return _health(pod, data)
 
-    async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> None:
-        """Gives the pod its code and waits until it has loaded; holding it already is as good.
+    async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> ByteCode | None:
+        """Gives the pod its code and waits until it has loaded; holding it already is as good. Returns what it
+        compiled, if the message wants that: without files when the runtime tells none; None when it was not asked, or
+        held the code already.
 
         Raises LoadFailedError (the code's fault), WrongRevisionError or PodError (ours).
         """
         size = sum(map(len, message.files.values()))
+        size += sum(map(len, message.byte_code.files.values())) if message.byte_code else 0
         if size <= LARGE_BYTES:
             status, data = await self._call("PUT", pod, names.PATH_REVISION, timeout, _encode(message))
         else:
@@ -80,12 +90,14 @@ class PodClient:
                 body = await asyncio.to_thread(_encode, message)
                 status, data = await self._call("PUT", pod, names.PATH_REVISION, timeout, body)
         if status == 200:
-            return
+            if not message.want_byte_code:
+                return None
+            return _byte_code(data) if len(data) <= LARGE_BYTES else await asyncio.to_thread(_byte_code, data)
         if status == 409:
             health = _health(pod, data)
             same = health.function == f"{message.namespace}/{message.name}" and health.revision == message.revision
             if same and health.state == RUNTIME_SERVING:
-                return
+                return None
             raise WrongRevisionError(health)
         if status == 422:
             try:
@@ -121,9 +133,9 @@ class PodClient:
                 timeout=limit,
                 allow_redirects=False,
             ) as answer:
-                return answer.status, await answer.read()
+                return answer.status, await _read(pod, answer)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise PodError(f"{pod.key}: {error or type(error).__name__}") from error
+            raise PodUnreachableError(f"{pod.key}: {error or type(error).__name__}") from error
         except TimeoutError as error:
             raise PodTimeoutError(f"{pod.key}: no answer within {timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -138,6 +150,23 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise PodError(f"the connection to {request.url.host} broke: {error or type(error).__name__}") from error
+
+
+async def _read(pod: Pod, answer: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for part in answer.content.iter_any():
+        data += part
+        if len(data) > MOST_ANSWER_BYTES:
+            raise PodError(f"{pod.key}: the answer has more than {MOST_ANSWER_BYTES} bytes")
+    return bytes(data)
+
+
+def _byte_code(data: bytes) -> ByteCode:
+    """What there is in the answer. It only saves time: nonsense is as good as none."""
+    try:
+        return ByteCode.from_json(json.loads(data)["byteCode"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ByteCode("", {})
 
 
 def _encode(message: Specialize) -> bytes:

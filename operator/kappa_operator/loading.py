@@ -5,6 +5,7 @@ from typing import Any
 from kappa_api import names
 from kappa_api.runtime import own_pod_reason
 from kappa_api.wire import RUNTIME_LOADING, Specialize
+from kappa_operator.bytecode import MOST_SOURCE_BYTES, ByteCodes, Key
 from kappa_operator.clock import Clock
 from kappa_operator.env import expanded
 from kappa_operator.instance import PodClient, PodError, PodTimeoutError, WrongRevisionError
@@ -24,11 +25,15 @@ class Loader:
 
     def __init__(self, kube: Kube, client: PodClient, store: Store, settings: Settings, clock: Clock) -> None:
         self._kube, self._client, self._store, self._settings, self._clock = kube, client, store, settings, clock
+        self._byte_codes = ByteCodes()
 
     async def specialize(self, record: FunctionRecord, pod: Pod, revision: str, content: Content) -> None:
         """Waits for the pod to listen, gives it the code, and waits until that has loaded."""
         spec = content.spec
         own = bool(own_pod_reason(spec, self._store.runtimes.get(spec.runtime)))
+        key = Key(record.key, revision, pod.image)
+        small = sum(map(len, content.files.values())) <= MOST_SOURCE_BYTES
+        ask = small and not self._byte_codes.known(key)
         message = Specialize(
             namespace=record.namespace,
             name=record.name,
@@ -40,13 +45,17 @@ class Loader:
             timeout_seconds=spec.timeout_seconds,
             concurrency=spec.concurrency,
             memory_mb=_memory_mb(spec.pod.resources),
+            want_byte_code=ask,
+            byte_code=self._byte_codes.get(key),
         )
         if not pod.ready:
             await self._until_listening(pod)
         deadline = self._clock.monotonic() + self._settings.load_seconds
         while True:
             try:
-                await self._client.specialize(pod, message, max(1.0, deadline - self._clock.monotonic()))
+                found = await self._client.specialize(pod, message, max(1.0, deadline - self._clock.monotonic()))
+                if found is not None:
+                    self._byte_codes.put(key, found, message)
                 return
             except WrongRevisionError as error:
                 same = error.health.revision == revision and error.health.function == record.key

@@ -31,7 +31,8 @@ class Pod:
     """One pod. Times are epoch seconds; `version` is the resource version as a number.
 
     `problem` says why the pod cannot run, as (reason, message), both empty when nothing is wrong. `unready_since` is 0
-    when it is Ready. `admin_port` is only set on the platform's own pods.
+    when it is Ready. `template` is the digest of the manifest that a pool pod was made from. `admin_port` is only set
+    on the platform's own pods.
     """
 
     namespace: str
@@ -47,6 +48,7 @@ class Pod:
     phase: str = "Pending"
     ip: str = ""
     image: str = ""
+    template: str = ""
     ready: bool = False
     unready_since: float = 0.0
     deleting: bool = False
@@ -98,6 +100,7 @@ def parse_pod(raw: Mapping[str, Json]) -> Pod:
         phase=str(status.get("phase") or "Pending"),
         ip=str(status.get("podIP") or ""),
         image=str(main.get("image", "")),
+        template=annotations.get(names.ANNOTATION_TEMPLATE, ""),
         ready=ready,
         unready_since=0.0 if ready else timestamp(condition.get("lastTransitionTime")) or created,
         deleting=bool(meta.get("deletionTimestamp")),

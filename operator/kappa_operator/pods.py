@@ -4,6 +4,8 @@ Every pod passes the `restricted` Pod Security level. Pods are single and never 
 replaced.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +41,19 @@ class Identity:
 
 def pool_pod(runtime: Runtime, who: Identity) -> Json:
     """A pod without code, owned by its Runtime."""
+    pod = _pool_pod(runtime, who)
+    pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE] = pool_template(runtime)
+    return pod
+
+
+def pool_template(runtime: Runtime) -> str:
+    """A digest of what all pods of this pool have in common. A pod with another one was made from an earlier spec (or
+    by an earlier Kappa); what the API server fills in does not show in it."""
+    manifest = json.dumps(_pool_pod(runtime, Identity("", "", b"")), sort_keys=True)
+    return hashlib.sha256(manifest.encode()).hexdigest()[:12]
+
+
+def _pool_pod(runtime: Runtime, who: Identity) -> Json:
     labels = {names.LABEL_RUNTIME: runtime.name, names.LABEL_STATE: names.STATE_POOL}
     container = _runtime_container(runtime, who, runtime.resources, [])
     spec = _spec(container, POOL_GRACE_SECONDS)

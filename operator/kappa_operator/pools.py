@@ -1,24 +1,49 @@
-"""Keeps every pool at its size: the I/O around pool.py. Also reacts to a claim, which leaves a gap."""
+"""Keeps every pool at its size: the I/O around pool.py, and what is remembered of each pool.
+
+All of the memory may be lost: the next leader takes the pods that it finds as the size, and asks each of them once
+whether it is really empty (its code may have been sent and never labelled).
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
+from kappa_api.wire import RUNTIME_EMPTY
 from kappa_operator import pods
 from kappa_operator.actions import Actions
 from kappa_operator.clock import Clock
+from kappa_operator.instance import PodError
 from kappa_operator.kube import ApiError, Kube, core_path
-from kappa_operator.pool import plan_pool
+from kappa_operator.memory import Trouble
+from kappa_operator.observed import Pod
+from kappa_operator.plan import YOUNG_SECONDS
+from kappa_operator.pool import PoolState, plan_pool
+from kappa_operator.pool_size import ClaimHistory
 from kappa_operator.settings import Settings
-from kappa_operator.store import Keys, Store
+from kappa_operator.store import Keys, Store, pool_work
 
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 10.0
+#: A pool that is too large loses one pod in this time.
+SHED_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class _Memory:
+    """One pool. `made`: pods that are not Ready yet, and when they were made; `empty`: pods known to hold no code.
+    Monotonic seconds."""
+
+    shed_at: float
+    claims: ClaimHistory = field(default_factory=ClaimHistory)
+    trouble: Trouble = field(default_factory=Trouble)
+    made: dict[str, float] = field(default_factory=dict)
+    empty: set[str] = field(default_factory=set)
 
 
 class Pools:
-    """Reconciles one pool (`namespace/runtime`) at a time."""
+    """Reconciles one pool (`namespace/runtime`) at a time. Hears of claims from the Actions it is given."""
 
     def __init__(
         self,
@@ -34,38 +59,128 @@ class Pools:
         self._kube, self._store, self._actions, self._settings = kube, store, actions, settings
         self._wake, self._suffix = wake, suffix
         self._clock = clock or Clock()
+        self._memories: dict[str, _Memory] = {}
+        actions.on_claim = self.claimed
+
+    def claimed(self, namespace: str, runtime: str) -> None:
+        """A function takes a pod, or would if there were one."""
+        self._memory(f"{namespace}/{runtime}").claims.claimed(self._clock.monotonic())
+        self._wake(frozenset({pool_work(namespace, runtime)}))
 
     async def reconcile(self, key: str) -> float:
         """Looks at one pool; returns in how many seconds it must be looked at again, 0 for only on events."""
         namespace, _, name = key.partition("/")
-        runtime = self._store.runtimes.get(name)
         found = self._store.pool(namespace, name)
-        users = self._store.pool_users(namespace, name)
-        todo = plan_pool(runtime, found, users, self._actions.reserved, self._clock.wall(), self._settings.sick_seconds)
-        for pod_key, reason in todo.delete:
-            pod = self._store.pods.get(pod_key)
-            if pod is not None and pod_key not in self._actions.busy:
-                logger.info("pool %s: deleting %s: %s", key, pod.name, reason)
-                await self._actions.delete(pod)
-        if runtime is not None and todo.create:
-            # Creating waits for all: the next look must see what this one has made.
-            results = await asyncio.gather(
-                *(self._create(namespace, name) for _ in range(todo.create)), return_exceptions=True
+        runtime, users = self._store.runtimes.get(name), self._store.pool_users(namespace, name)
+        if not found and not users:
+            self._memories.pop(key, None)
+            return 0.0
+        now, memory = self._clock.monotonic(), self._memory(key)
+        self._measure(memory, found, now)
+        wanted = memory.claims.size(runtime.pool.min, runtime.pool.max, now) if runtime is not None else 0
+        todo = plan_pool(
+            PoolState(
+                runtime=runtime,
+                template=pods.pool_template(runtime) if runtime is not None else "",
+                pods=found,
+                users=users,
+                wanted=wanted,
+                reserved=self._actions.reserved,
+                now=self._clock.wall(),
+                hold=now < memory.trouble.until,
+                shed=now - memory.shed_at >= SHED_SECONDS,
+                sick_seconds=self._settings.sick_seconds,
+                start_seconds=self._settings.start_seconds,
             )
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-        restless = any(pod.live and not pod.ready for pod in found)
-        return LOOK_AGAIN_SECONDS if restless else 0.0
+        )
+        if todo.shed:
+            memory.shed_at = now
+        # Before the deletions: what replaces a pod is on its way when that one goes.
+        if todo.create:
+            await self._fill(namespace, name, todo.create)
+        for pod_key, reason in todo.delete:
+            await self._remove(memory, pod_key, reason)
+        await self._examine(memory, found)
+        return self._again(memory, found, wanted, now)
+
+    def _memory(self, key: str) -> _Memory:
+        memory = self._memories.get(key)
+        if memory is None:
+            now = self._clock.monotonic()
+            memory = self._memories[key] = _Memory(shed_at=now)
+            namespace, _, name = key.partition("/")
+            memory.claims.found(sum(pod.live for pod in self._store.pool(namespace, name)), now)
+        return memory
+
+    def _measure(self, memory: _Memory, found: Iterable[Pod], now: float) -> None:
+        """How long the pods that have become Ready took, and which have died without having lived."""
+        there = {pod.key: pod for pod in found}
+        for key, made in list(memory.made.items()):
+            pod = there.get(key)
+            if pod is None:
+                del memory.made[key]  # claimed or deleted meanwhile
+            elif pod.ready:
+                memory.claims.started(now - made)
+                del memory.made[key]
+        memory.empty &= there.keys()
+        for pod in there.values():
+            if pod.ended and not pod.deleting and self._clock.wall() - pod.created < YOUNG_SECONDS:
+                memory.trouble.add("PoolPodEnded", ": ".join(part for part in pod.problem if part), now)
+
+    def _again(self, memory: _Memory, found: tuple[Pod, ...], wanted: int, now: float) -> float:
+        if memory.trouble.until > now:
+            return memory.trouble.until - now
+        runtime = self._store.runtimes.get(next(iter(found)).runtime) if found else None
+        if sum(pod.live for pod in found) > wanted or (runtime is not None and wanted > runtime.pool.min):
+            return SHED_SECONDS
+        return LOOK_AGAIN_SECONDS if any(pod.live and not pod.ready for pod in found) else 0.0
+
+    async def _fill(self, namespace: str, name: str, count: int) -> None:
+        # Creating waits for all: the next look must see what this one has made.
+        results = await asyncio.gather(*(self._create(namespace, name) for _ in range(count)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _create(self, namespace: str, runtime_name: str) -> None:
         runtime = self._store.runtimes[runtime_name]
         name = f"{runtime.name.replace('.', '-')}-pool-{self._suffix()}"
         manifest = pods.pool_pod(runtime, pods.Identity(namespace, name, self._settings.secret))
+        begun = self._clock.monotonic()
         try:
             raw = await self._kube.create(core_path("pods", namespace), manifest)
         except ApiError as error:
             raise ApiError(
                 error.status, error.reason, f"pool of {runtime_name} in {namespace}: {error.message}"
             ) from error
+        memory = self._memory(f"{namespace}/{runtime_name}")
+        memory.made[f"{namespace}/{name}"] = begun
+        memory.empty.add(f"{namespace}/{name}")
         self._wake(self._store.put_pod(raw))
+
+    async def _remove(self, memory: _Memory, key: str, reason: str) -> None:
+        """Deletes a pod of the pool, unless it was claimed meanwhile."""
+        pod = self._store.pods.get(key)
+        if pod is None or pod.function or pod.deleting or key in self._actions.busy | self._actions.reserved:
+            return
+        logger.info("pool of %s in %s: deleting %s: %s", pod.runtime, pod.namespace, pod.name, reason)
+        memory.empty.discard(key)
+        self._actions.reserved.add(key)  # nobody may choose it while the API server is being told
+        try:
+            await self._actions.delete(pod)
+        finally:
+            self._actions.reserved.discard(key)
+
+    async def _examine(self, memory: _Memory, found: Iterable[Pod]) -> None:
+        """Asks the pods that an earlier leader made whether they hold no code; one that does will never be of use."""
+        strangers = [p for p in found if p.live and p.ready and p.key not in memory.empty | self._actions.reserved]
+        answers = await asyncio.gather(*map(self._actions.client.health, strangers), return_exceptions=True)
+        for pod, answer in zip(strangers, answers, strict=True):
+            if isinstance(answer, PodError):
+                continue  # the kubelet's probe decides; a claim finds out too
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer.state == RUNTIME_EMPTY:
+                memory.empty.add(pod.key)
+            else:
+                await self._remove(memory, pod.key, f"holds revision {answer.revision} of {answer.function}")

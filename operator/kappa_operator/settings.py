@@ -47,7 +47,7 @@ class Settings:
     drain_grace_seconds: float = 5.0
     #: How often gateways are scraped, and how far back the need is remembered before instances are removed.
     scrape_seconds: float = 1.0
-    down_window_seconds: float = 15.0
+    down_window_seconds: float = 3.0
     #: How often everything is listed again, to find deletions that a broken watch has missed.
     resync_seconds: float = 300.0
 
@@ -71,7 +71,7 @@ class Settings:
             start_seconds=_number(env, "KAPPA_START_SECONDS", 120.0),
             load_seconds=_number(env, "KAPPA_LOAD_SECONDS", 60.0),
             scrape_seconds=_number(env, "KAPPA_SCRAPE_SECONDS", 1.0),
-            down_window_seconds=_number(env, "KAPPA_DOWN_WINDOW_SECONDS", 15.0),
+            down_window_seconds=_number(env, "KAPPA_DOWN_WINDOW_SECONDS", 3.0),
             resync_seconds=_number(env, "KAPPA_RESYNC_SECONDS", 300.0),
         )
 

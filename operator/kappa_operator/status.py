@@ -1,10 +1,11 @@
 """The status of a Function: a pure function from observations to the object that `kubectl get fn` shows.
 
-Two conditions always, one more where there are routes:
+Two conditions always, others where there is something to say:
 * `Ready`: the newest spec is what serves (at zero instances too: the next call starts one). Unknown while it is
 loading.
 * `Serving`: somebody answers calls, be it an older revision.
 * `Routes`: the function has every route it asks for.
+* `Pooled`: False where the function cannot use pods of the pool, and why: it starts more slowly.
 """
 
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ from kappa_operator.memory import keeps_serving
 
 Json = Any
 
-READY, SERVING, ROUTES = "Ready", "Serving", "Routes"
-OURS = (READY, SERVING, ROUTES)
+READY, SERVING, ROUTES, POOLED = "Ready", "Serving", "Routes", "Pooled"
+OURS = (READY, SERVING, ROUTES, POOLED)
 MAX_MESSAGE = 2000
 
 
@@ -27,7 +28,8 @@ class Observation:
     """What the status is made from.
 
     `blocked` is (reason, message) when the spec leads to no revision or its revision has failed for good; `trouble`
-    is the same for what may pass. `target` is the revision of the spec, empty when there is none.
+    is the same for what may pass. `target` is the revision of the spec, empty when there is none. `own_pods` says why
+    the function cannot use the pool, empty when it can.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Observation:
     wanted: int = 0
     has_routes: bool = False
     conflicts: tuple[Conflict, ...] = ()
+    own_pods: str = ""
 
 
 def status_patch(seen: Observation, old: Mapping[str, Json], now: str) -> dict[str, Json]:
@@ -91,6 +94,9 @@ def _conditions(seen: Observation, old: list[Json], now: str) -> list[Json]:
         found[ROUTES] = ("False", "RouteConflict", _conflict_message(seen.conflicts))
     elif seen.has_routes:
         found[ROUTES] = ("True", "Assigned", "every route leads here")
+    if seen.own_pods:
+        why = f"{seen.own_pods}, so every instance gets a pod of its own, which starts more slowly than one of the pool"
+        found[POOLED] = ("False", "OwnPods", why)
     before = {item.get("type"): item for item in old}
     conditions = []
     for kind, (status, reason, message) in found.items():

@@ -41,7 +41,9 @@ class Store:
         self.conflicts: dict[str, tuple[Conflict, ...]] = {}
         self._instances: dict[str, dict[str, Pod]] = {}
         self._pools: dict[tuple[str, str], dict[str, Pod]] = {}
+        self._gateways: dict[str, dict[str, Pod]] = {}
         self._by_runtime: dict[str, set[str]] = {}
+        self._pool_users: dict[tuple[str, str], set[str]] = {}
         self._claims: dict[str, Claim] = {}
         self._config_users: dict[tuple[str, str], set[str]] = {}
         self._config_digests: dict[tuple[str, str], str] = {}
@@ -57,27 +59,12 @@ class Store:
 
     def gateways(self, namespace: str) -> tuple[Pod, ...]:
         """The gateways that run: those whose readings are needed before anything is scaled down."""
-        return tuple(
-            pod
-            for pod in self.pods.values()
-            if pod.component == names.COMPONENT_GATEWAY
-            and pod.namespace == namespace
-            and pod.live
-            and pod.ip
-            and pod.admin_port
-        )
+        found = self._gateways.get(namespace, {}).values()
+        return tuple(pod for pod in found if pod.live and pod.ip and pod.admin_port)
 
     def pool_users(self, namespace: str, runtime: str) -> int:
         """How many functions of a namespace can use the pool of a runtime."""
-        found = self.runtimes.get(runtime)
-        return sum(
-            1
-            for key in self._by_runtime.get(runtime, ())
-            if key.startswith(f"{namespace}/")
-            and (function := self.functions[key].function) is not None
-            and not self.functions[key].deleting
-            and not own_pod_reason(function.spec, found)
-        )
+        return len(self._pool_users.get((namespace, runtime), ()))
 
     def pool_keys(self) -> set[str]:
         """Queue keys of every pool that exists or should."""
@@ -118,6 +105,7 @@ class Store:
             if function is None:
                 continue
             _index(self._by_runtime, function.spec.runtime, key, add)
+            self._index_pool(key, function, add and new is not None and not new.deleting)
             if function.spec.code.config_map:
                 where = (function.namespace, function.spec.code.config_map)
                 _index(self._config_users, where, key, add)
@@ -133,6 +121,12 @@ class Store:
             else:
                 self._claims[key] = claim
         return frozenset(work)
+
+    def _index_pool(self, key: str, function: Function, add: bool) -> None:
+        """Kept up to date, because a pool is looked at with every change of its pods, however many functions exist."""
+        runtime = function.spec.runtime
+        usable = add and bool(runtime) and not own_pod_reason(function.spec, self.runtimes.get(runtime))
+        _index(self._pool_users, (function.namespace, runtime), key, usable)
 
     def assign_routes(self) -> Keys:
         """Works out anew who owns which route; returns the functions for whom that changed something."""
@@ -168,6 +162,9 @@ class Store:
 
     def _runtime_work(self, name: str) -> Keys:
         users = self._by_runtime.get(name, ())
+        for record in (self.functions[key] for key in users):
+            if record.function is not None:
+                self._index_pool(record.key, record.function, not record.deleting)
         pools = {pool_work(namespace, runtime) for namespace, runtime in self._pools if runtime == name}
         pools |= {pool_work(key.partition("/")[0], name) for key in users}
         return frozenset(pools | {function_work(key) for key in users})
@@ -200,7 +197,11 @@ class Store:
     def _file(self, old: Pod | None, new: Pod | None) -> Keys:
         work: set[str] = set()
         for pod, add in ((old, False), (new, True)):
-            if pod is None or pod.component != names.COMPONENT_INSTANCE:
+            if pod is None:
+                continue
+            if pod.component == names.COMPONENT_GATEWAY:
+                _place(self._gateways, pod.namespace, pod, add)
+            if pod.component != names.COMPONENT_INSTANCE:
                 continue
             if pod.function:
                 _place(self._instances, pod.function_key, pod, add)

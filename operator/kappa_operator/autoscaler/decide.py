@@ -1,89 +1,136 @@
-"""How many instances a function gets: a pure function of signals, history, policy and time.
+"""How many instances a function gets: one pure function of signals, history, policy and time.
 
-Up: at once, to what is in service and waiting. Down: to the most that the last window needed, and only while every
-gateway is heard. To zero: after `idle_seconds` without traffic. The precise rules (does another instance help at all,
-histograms of idle times) take the place of `_need` and `_may_be_zero`.
+* **Up**, at once, by as many instances as help the invocations that wait (`upscale`); and by one ahead of the next
+  expected call (`keepalive`).
+* **Down**, at most once per window and only while every gateway is heard, to what the window needed (`need`), never
+  below what is in service and never while something waits.
+* **To zero** when the function has been idle for as long as its idle times say (`keepalive`).
+* **Bounds** come first: minReplicas, maxReplicas, and what quota and fairness leave (`share`).
+
+The simulator (tests/bench/scaling) calls this very function.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kappa_operator.autoscaler.signals import Need
+from kappa_operator.autoscaler.keepalive import KeepPlan
+from kappa_operator.autoscaler.need import Sample, window_need
+from kappa_operator.autoscaler.share import Limit
+from kappa_operator.autoscaler.upscale import Load, Supply, helpful
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A function's bounds. `window_seconds`: how far back the need is remembered."""
+    """A function's bounds and how its decisions are made.
+
+    `window_seconds`: how far back the need is remembered, and the least time between a change and the next step down;
+    longer: fewer starts, more idle instances. `headroom`: square roots of the load kept free; more: less waiting.
+    `patience`: seconds of waiting that are not worth a start.
+    """
 
     min_replicas: int
     max_replicas: int
     idle_seconds: float
     concurrency: int
-    window_seconds: float = 15.0
+    window_seconds: float = 3.0
+    headroom: float = 1.3
+    patience: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a decision is made from. `peaks` are (time, instances needed) of the window; `heard`: every gateway was
-    read."""
+    """What a decision is made from.
 
-    need: Need
+    `current` instances are wanted now, `supply` says how many of them serve. `last_activity` and `changed` (of the
+    wanted number) are times like `now`. `samples` are the last intervals, oldest first. `keep` plans the present idle
+    period; None: `idleSeconds` rules. `limit`: what quota and fairness leave. `over_memory`: idle instances hold more
+    memory than the cluster allows, and this function's are to go. `heard`: every gateway was read.
+    """
+
+    load: Load
     current: int
+    supply: Supply
     last_activity: float
-    peaks: tuple[tuple[float, int], ...] = ()
+    changed: float = -math.inf
+    samples: tuple[Sample, ...] = ()
+    keep: KeepPlan | None = None
+    limit: Limit | None = None
+    over_memory: bool = False
     heard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`wanted` instances from `at` on, and why, in a sentence."""
+    """`wanted` instances from `at` on, and why, in a sentence. `review`: when to decide again though nothing happens;
+    infinity for never."""
 
     at: float
     wanted: int
     reason: str
     inputs: Inputs
-
-
-def instances_needed(need: Need, policy: Policy) -> int:
-    """Instances that the invocations of this moment fill."""
-    demand = max(float(need.in_service + need.waiting), need.average)
-    # An average a hair above a whole number is noise of two clocks, not a reason for one more instance.
-    return math.ceil(demand / policy.concurrency - 0.05)
+    review: float = math.inf
 
 
 def decide(now: float, inputs: Inputs, policy: Policy) -> Decision:
     """The number of instances from now on."""
-    instant = math.ceil((inputs.need.in_service + inputs.need.waiting) / policy.concurrency)
-    bounded = min(policy.max_replicas, max(policy.min_replicas, instant))
-    if bounded > inputs.current:
-        return Decision(now, bounded, _up(inputs, policy, instant, bounded), inputs)
-    if inputs.current > policy.max_replicas:
-        return Decision(now, policy.max_replicas, f"maxReplicas is {policy.max_replicas}", inputs)
+    limit = inputs.limit
+    high = policy.max_replicas if limit is None else min(policy.max_replicas, limit.most)
+    low = min(policy.min_replicas, high)
+    cap = (
+        f"maxReplicas is {policy.max_replicas}" if limit is None or policy.max_replicas <= limit.most else limit.reason
+    )
+    idle_for = now - inputs.last_activity
+    keep = inputs.keep or KeepPlan(policy.idle_seconds, reason=f"idleSeconds is {policy.idle_seconds:g}")
+    if inputs.current > high:
+        return Decision(now, high, cap, inputs, now)
+    if inputs.load.waiting:
+        return _up(now, inputs, policy, low, high, cap)
+    if inputs.current < low:
+        return Decision(now, low, f"minReplicas is {policy.min_replicas}", inputs, now)
+    idle = not inputs.load.in_service
+    if not inputs.current:
+        # Ahead of the next call: only inside the window, so that a late decision starts nothing in vain.
+        if idle and high and not inputs.over_memory and keep.prestart <= idle_for < keep.until:
+            reason = f"started ahead of the next call: {keep.reason}"
+            return Decision(now, 1, reason, inputs, inputs.last_activity + keep.until)
+        return Decision(now, 0, "as many as are needed", inputs, inputs.last_activity + keep.next_change(idle_for))
     if not inputs.heard:
         return Decision(now, inputs.current, "not every gateway answers: nothing is removed", inputs)
-    peak = max([instant, *_within(inputs.peaks, now - policy.window_seconds)], default=0)
-    idle = now - inputs.last_activity
-    floor = max(policy.min_replicas, peak)
-    if floor == 0 and (inputs.current == 0 or idle < policy.idle_seconds):
-        floor = min(1, inputs.current)
-    floor = min(policy.max_replicas, floor)
-    if floor >= inputs.current:
-        return Decision(now, inputs.current, "as many as are needed", inputs)
-    if floor == 0:
-        reason = f"no invocation for {idle:.0f} s (idleSeconds is {policy.idle_seconds:g})"
-    else:
-        reason = f"the last {policy.window_seconds:g} s needed at most {peak} (minReplicas is {policy.min_replicas})"
-    return Decision(now, floor, reason, inputs)
+    if idle and not low and (inputs.over_memory or not keep.holds(idle_for)):
+        why = "idle instances hold too much memory" if inputs.over_memory else keep.reason
+        review = inputs.last_activity + keep.next_change(idle_for)
+        return Decision(now, 0, f"idle for {idle_for:.0f} s: {why}", inputs, review)
+    return _down(now, inputs, policy, low, keep, idle_for)
 
 
-def _up(inputs: Inputs, policy: Policy, instant: int, bounded: int) -> str:
-    if bounded == policy.min_replicas and bounded > instant:
-        return f"minReplicas is {policy.min_replicas}"
-    need = inputs.need
-    reason = f"{need.waiting} waiting and {need.in_service} in service, {policy.concurrency} per instance"
-    return reason + (f", capped by maxReplicas {policy.max_replicas}" if bounded < instant else "")
+def _up(now: float, inputs: Inputs, policy: Policy, low: int, high: int, cap: str) -> Decision:
+    """Something waits: as many more as help."""
+    load, supply = inputs.load, inputs.supply
+    most = max(0, high - inputs.current)
+    added = helpful(load, supply, policy.concurrency, policy.patience, most + 1)
+    wanted = max(low, inputs.current + min(added, most))
+    state = f"{load.waiting} waiting, {load.in_service} in service, {supply.ready} of {inputs.current} instances ready"
+    if added > most:
+        return Decision(now, wanted, f"{state}; {cap}", inputs)
+    if not added:
+        text = f"{state}: another one would not be ready before they clear the queue"
+        return Decision(now, wanted, text if wanted == inputs.current else f"minReplicas is {low}", inputs, now)
+    return Decision(now, wanted, f"{state}: {added} more help before the queue is clear", inputs)
 
 
-def _within(peaks: Iterable[tuple[float, int]], since: float) -> list[int]:
-    return [count for at, count in peaks if at >= since]
+def _down(now: float, inputs: Inputs, policy: Policy, low: int, keep: KeepPlan, idle_for: float) -> Decision:
+    """Nothing waits: to what the window needed, once per window."""
+    current = inputs.current
+    busy = math.ceil(inputs.load.in_service / policy.concurrency)
+    need = window_need(inputs.samples, now - policy.window_seconds, policy.concurrency, policy.headroom)
+    floor = max(low, busy, need, 1 if keep.holds(idle_for) or not busy else 0)
+    if floor >= current:
+        review = inputs.last_activity + keep.next_change(idle_for) if not busy else math.inf
+        if current > max(low, busy, 1):
+            review = min(review, now + 1.0)
+        return Decision(now, current, "as many as are needed", inputs, review)
+    since = inputs.changed + policy.window_seconds
+    if now < since:
+        return Decision(now, current, "one step down per window", inputs, since)
+    reason = f"the last {policy.window_seconds:g} s needed {need}, {inputs.load.in_service} in service"
+    return Decision(now, floor, reason + (f", minReplicas is {low}" if floor == low and low else ""), inputs, now)

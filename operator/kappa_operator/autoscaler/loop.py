@@ -6,6 +6,7 @@ A demand message decides at once, between two scrapes. Functions at zero without
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,8 +18,12 @@ from kappa_api import names
 from kappa_api.function import Function
 from kappa_api.tokens import internal_token
 from kappa_api.wire import Demand, Stats, WireError
-from kappa_operator.autoscaler.decide import Decision, Inputs, Policy, decide, instances_needed
+from kappa_operator.autoscaler.decide import Decision, Inputs, Policy, decide
+from kappa_operator.autoscaler.keepalive import IdleHistogram, KeepPolicy
+from kappa_operator.autoscaler.measure import Measure
+from kappa_operator.autoscaler.need import Sample
 from kappa_operator.autoscaler.signals import Signals
+from kappa_operator.autoscaler.upscale import Load, Supply
 from kappa_operator.clock import Clock
 from kappa_operator.events import Recorder
 from kappa_operator.metrics import Metrics
@@ -34,17 +39,27 @@ KEPT_FUNCTIONS = 500
 SCRAPE_TIMEOUT = 2.0
 #: A gateway not read for this many scrapes is not heard.
 MISSED_SCRAPES = 4
+#: An instance stays at least this long (or for idleSeconds, if that is shorter); shorter idle times teach nothing.
+LINGER = 5.0
+#: What a start takes with a pool pod.
+START_SECONDS = 0.03
 #: How long a pod without any gateway drains at least.
 DRAIN_WITHOUT_GATEWAYS = 2.0
 
 
 @dataclass(slots=True)
 class _Target:
-    """One function that has, or lately had, instances."""
+    """One function that has, or once had, instances. `review`: when to decide again though nothing happens. `peak`: the
+    most that was in service and waiting since the last reading."""
 
     wanted: int
     last_activity: float
-    peaks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=120))
+    changed: float = -math.inf
+    review: float = 0.0
+    peak: int = 0
+    idle: IdleHistogram = field(default_factory=IdleHistogram)
+    measure: Measure = field(default_factory=Measure)
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=120))
 
 
 class Autoscaler:
@@ -67,6 +82,7 @@ class Autoscaler:
         self._targets: dict[str, _Target] = {}
         self._decisions: OrderedDict[str, deque[Decision]] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
+        self._read_at = self._clock.monotonic()
 
     # --- what the reconciler asks -------------------------------------------------------------------------------------
     def wanted(self, function: Function, running: int) -> int:
@@ -90,12 +106,17 @@ class Autoscaler:
         target.wanted = max(target.wanted, 1, function.spec.scaling.min_replicas)
 
     def forget(self, key: str) -> None:
+        """The function is gone."""
         if self._targets.pop(key, None) is not None:
-            namespace, _, name = key.partition("/")
-            try:
-                self._metrics.wanted.remove(namespace, name)
-            except KeyError:
-                pass
+            self._settle(key)
+
+    def _settle(self, key: str) -> None:
+        """The function is at zero: its idle times stay known, nothing else is kept."""
+        namespace, _, name = key.partition("/")
+        try:
+            self._metrics.wanted.remove(namespace, name)
+        except KeyError:
+            pass
         self.signals.forget(key)
 
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]:
@@ -141,9 +162,16 @@ class Autoscaler:
         active: set[str] = set()
         for found in await asyncio.gather(*(self._scrape(pod) for pod in gateways)):
             active |= found
-        for key in active | self._targets.keys():
-            self._evaluate(key)
+        self.review(active)
         self._metrics.functions.set(len(self.store.functions))
+
+    def review(self, active: Iterable[str]) -> None:
+        """After the gateways were read: decides for those that are active, have instances, or whose time has come."""
+        now = self._clock.monotonic()
+        seconds, self._read_at = now - self._read_at, now
+        for key in {*active} | {key for key, target in self._targets.items() if target.wanted or target.review <= now}:
+            self._reading(key, now, seconds)
+            self._evaluate(key)
 
     async def _scrape(self, pod: Pod) -> Keys:
         assert self._session is not None
@@ -171,6 +199,21 @@ class Autoscaler:
             target = self._targets[key] = _Target(wanted, self._clock.monotonic())
         return target
 
+    def _reading(self, key: str, now: float, seconds: float) -> None:
+        """Takes what the gateways said about the last `seconds` into the function's history."""
+        target, need = self._target(key, 0), self.signals.need(key)
+        target.measure.reading(seconds, need.arrivals, need.ended, need.busy * seconds, need.in_service)
+        target.samples.append(Sample(now, seconds, need.busy, max(target.peak, need.waiting + need.in_service)))
+        target.peak = 0
+
+    def _supply(self, function: Function, wanted: int) -> Supply:
+        """The instances that serve, those that are wanted but do not serve yet, and the pool pods that could."""
+        pods = self.store.instances(function.key)
+        ready = sum(pod.live and pod.state == names.STATE_SERVING for pod in pods)
+        pool = self.store.pool(function.namespace, function.spec.runtime) if function.spec.runtime else ()
+        warm = sum(pod.live and pod.ready for pod in pool)
+        return Supply(min(ready, wanted), max(0, wanted - ready), START_SECONDS, warm, START_SECONDS)
+
     def _evaluate(self, key: str) -> None:
         record = self.store.functions.get(key)
         if record is None or record.function is None:
@@ -184,19 +227,32 @@ class Autoscaler:
             concurrency=record.function.spec.concurrency,
             window_seconds=self.settings.down_window_seconds,
         )
-        need = self.signals.need(key)
         target = self._target(key, 0)
+        need = self.signals.need(key)
+        keep = KeepPolicy(idle_seconds=policy.idle_seconds, linger=min(LINGER, policy.idle_seconds))
         if need.waiting or need.in_service or need.arrivals:
+            if now - target.last_activity >= LINGER:
+                target.idle.add(now - target.last_activity)
             target.last_activity = now
-        target.peaks.append((now, instances_needed(need, policy)))
+        target.peak = max(target.peak, need.waiting + need.in_service)
         heard = self.signals.complete(
             self._gateway_names(), now, max(MISSED_SCRAPES * self.settings.scrape_seconds, 2 * SCRAPE_TIMEOUT)
         )
-        inputs = Inputs(need, target.wanted, target.last_activity, tuple(target.peaks), heard)
+        inputs = Inputs(
+            load=Load(need.waiting, need.in_service, target.measure.arrivals, target.measure.service),
+            current=target.wanted,
+            supply=self._supply(record.function, target.wanted),
+            last_activity=target.last_activity,
+            changed=target.changed,
+            samples=tuple(target.samples),
+            keep=target.idle.plan(keep) if not policy.min_replicas else None,
+            heard=heard,
+        )
         decision = decide(now, inputs, policy)
+        target.review = decision.review
         if decision.wanted == target.wanted:
             if not decision.wanted and now - target.last_activity > policy.idle_seconds:
-                self.forget(key)
+                self._settle(key)
             return
         way = "up" if decision.wanted > target.wanted else "down"
         self._metrics.decisions.labels(way).inc()
@@ -204,7 +260,7 @@ class Autoscaler:
         logger.info("%s: %d -> %d instances: %s", key, target.wanted, decision.wanted, decision.reason)
         text = f"{target.wanted} -> {decision.wanted} instances: {decision.reason}"
         self._events.normal(record, "ScaledUp" if way == "up" else "ScaledDown", text)
-        target.wanted = decision.wanted
+        target.wanted, target.changed = decision.wanted, now
         self._keep(key, decision)
         self._wake(frozenset({function_work(key)}))
 

@@ -17,12 +17,14 @@ STRANGER_SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Need:
     """Invocations of one function, over all gateways. `average` is the mean of (in service + waiting) between the
-    last two readings; `arrivals` came in between them."""
+    last two readings, `busy` that of in service alone; `arrivals` came in between them, `ended` ended."""
 
     waiting: int = 0
     in_service: int = 0
     average: float = 0.0
     arrivals: int = 0
+    busy: float = 0.0
+    ended: int = 0
 
 
 @dataclass(slots=True)
@@ -34,6 +36,8 @@ class _Part:
     in_service: int = 0
     average: float = 0.0
     arrivals: int = 0
+    busy: float = 0.0
+    ended: int = 0
 
     @property
     def quiet(self) -> bool:
@@ -70,13 +74,17 @@ class Signals:
                 continue
             # A function that is new in a known epoch began at zero; in a new epoch the past is unknown.
             old = new if first else part.counters if part is not None else IDLE
-            seconds = new.service_seconds - old.service_seconds + new.waiting_seconds - old.waiting_seconds
+            served = new.service_seconds - old.service_seconds
+            seconds = served + new.waiting_seconds - old.waiting_seconds
+            counts = elapsed > 0 and not first
             parts[key] = part = _Part(
                 counters=new,
                 waiting=new.waiting,
                 in_service=new.in_service,
-                average=max(0.0, seconds / elapsed) if elapsed > 0 and not first else 0.0,
+                average=max(0.0, seconds / elapsed) if counts else 0.0,
                 arrivals=max(0, new.arrivals - old.arrivals),
+                busy=max(0.0, served / elapsed) if counts else 0.0,
+                ended=max(0, new.invocations - old.invocations),
             )
             if not part.quiet:
                 active.add(key)
@@ -114,6 +122,8 @@ class Signals:
             in_service=sum(part.in_service for part in parts),
             average=sum(part.average for part in parts),
             arrivals=sum(part.arrivals for part in parts),
+            busy=sum(part.busy for part in parts),
+            ended=sum(part.ended for part in parts),
         )
 
     def complete(self, gateways: frozenset[str], now: float, seconds: float) -> bool:

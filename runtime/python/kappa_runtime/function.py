@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kappa_api.wire import LoadError, Specialize
+from kappa_api.wire import ByteCode, LoadError, Specialize
 from kappa_runtime.asgi_lifespan import Lifespan
 from kappa_runtime.context import FunctionInfo
 from kappa_runtime.executor import EventLoopPolicy, Executor, Post, UserLoop, Workers, raise_in_thread
@@ -32,7 +32,7 @@ class Function:
 class LoadResult:
     """Called on the server's loop, one of them, once."""
 
-    ready: Callable[[Function], None]
+    ready: Callable[[Function, ByteCode | None], None]
     failed: Callable[[LoadError], None]
 
 
@@ -40,7 +40,7 @@ class FunctionThread:
     """Loads a function and then serves it. `post` calls a function on the server's loop from any thread."""
 
     def __init__(self, spec: Specialize, info: FunctionInfo, code_dir: str, post: Post, result: LoadResult) -> None:
-        self._spec, self._info, self._code_dir = spec, info, code_dir
+        self._specs, self._info, self._code_dir = [spec], info, code_dir
         self._post, self._result = post, result
         self._thread = threading.Thread(target=self._run, daemon=True, name="kappa-function")
 
@@ -56,7 +56,8 @@ class FunctionThread:
 
     def _run(self) -> None:
         try:
-            function = self._load()
+            # Taken out: this frame lives as long as the function, the files need not.
+            function, byte_code = self._load(self._specs.pop())
         except LoadFailedError as failure:
             self._post(self._result.failed, failure.error)
             return
@@ -64,17 +65,18 @@ class FunctionThread:
             report = Report(error, self._code_dir)
             self._post(self._result.failed, LoadError(report.type, report.message, report.text))
             return
-        self._post(self._result.ready, function)
+        self._post(self._result.ready, function, byte_code)
+        del byte_code
         if function.loop is not None:
             function.loop.serve()
         elif isinstance(function.executor, Workers):
             function.executor.adopt()
 
-    def _load(self) -> Function:
+    def _load(self, spec: Specialize) -> tuple[Function, ByteCode | None]:
         asyncio.set_event_loop_policy(EventLoopPolicy())
-        loaded = load(self._spec, self._code_dir)
+        loaded, byte_code = load(spec, self._code_dir)
         if loaded.kind == "sync":
-            return Function(self._info, loaded, Workers(self._post))
+            return Function(self._info, loaded, Workers(self._post)), byte_code
         loop = asyncio.get_event_loop()
         user_loop = UserLoop(self._post, loop)
         lifespan = None
@@ -83,4 +85,4 @@ class FunctionThread:
             error = loop.run_until_complete(lifespan.startup())
             if error is not None:
                 raise LoadFailedError(error)
-        return Function(self._info, loaded, user_loop, user_loop, lifespan)
+        return Function(self._info, loaded, user_loop, user_loop, lifespan), byte_code

@@ -10,12 +10,13 @@ import importlib
 import inspect
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kappa_api.wire import LoadError, Specialize
+from kappa_api.wire import ByteCode, LoadError, Specialize
+from kappa_runtime import bytecode
+from kappa_runtime.preload import follow_environment
 from kappa_runtime.shadow import Shadowing, is_built_in, taken_twice, top_level_names
 from kappa_runtime.tracebacks import Report
 
@@ -72,13 +73,12 @@ def write_files(code_dir: str, files: Mapping[str, bytes]) -> None:
             raise _failure("BadPath", f"{path!r} cannot be written: {error.strerror}") from error
 
 
-def load(spec: Specialize, code_dir: str) -> Loaded:
-    """Makes the function's code importable and imports its handler. Changes the process for good. Raises
-    LoadFailedError."""
+def load(spec: Specialize, code_dir: str) -> tuple[Loaded, ByteCode | None]:
+    """Makes the function's code importable and imports its handler; also returns what was compiled, if that is
+    wanted. Changes the process for good. Raises LoadFailedError."""
     write_files(code_dir, spec.files)
     os.environ.update(spec.env)
-    if "TZ" in spec.env:
-        time.tzset()
+    follow_environment(spec.env)
     os.chdir(code_dir)
     names = top_level_names(code_dir)
     double = taken_twice(names)
@@ -86,20 +86,29 @@ def load(spec: Specialize, code_dir: str) -> Loaded:
         Shadowing(double, code_dir).install()
     sys.path.insert(0, code_dir)  # after the above, so that nothing of the platform's is looked for here
     module_name, _, attribute = spec.handler.rpartition(".")
-    module = _import(module_name, names, spec, code_dir)
+    module, byte_code = _import_compiled(module_name, names, spec, code_dir)
     handler = _attribute(module, attribute, spec.handler)
     kind = check_handler(handler, spec)
     gc.collect()
     gc.freeze()
     built_in = sorted(name for name in names if name in sys.stdlib_module_names and is_built_in(name))
-    return Loaded(
-        kind,
-        handler,
-        code_dir,
-        tuple(
-            f"{name} is built into Python: `import {name}` gives that one, not the function's file" for name in built_in
-        ),
+    warnings = tuple(
+        f"{name} is built into Python: `import {name}` gives that one, not the function's file" for name in built_in
     )
+    return Loaded(kind, handler, code_dir, warnings), byte_code
+
+
+def _import_compiled(name: str, names: set[str], spec: Specialize, code_dir: str) -> tuple[Any, ByteCode | None]:
+    """Imports with the byte code that came with the message, and takes what had to be compiled if that is wanted."""
+    delivered = bytecode.deliver(code_dir, spec.files, spec.byte_code) if spec.byte_code else set()
+    if not spec.want_byte_code:
+        return _import(name, names, spec, code_dir), None
+    recording = bytecode.Recording(code_dir, spec.files, delivered)
+    try:
+        module = _import(name, names, spec, code_dir)
+    finally:
+        recording.stop()
+    return module, recording.collect()
 
 
 def _import(name: str, names: set[str], spec: Specialize, code_dir: str) -> Any:

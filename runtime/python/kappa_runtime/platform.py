@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 from kappa_api.names import PATH_DRAIN, PATH_HEALTH, PATH_REVISION
 from kappa_api.tokens import accepts
-from kappa_api.wire import LoadError, Specialize, WireError
+from kappa_api.wire import ByteCode, LoadError, Specialize, WireError
 from kappa_runtime.exchange import JSON, Consumer, Exchange
 from kappa_runtime.instance import Instance
 from kappa_runtime.settings import Settings
 
 METHODS = {PATH_HEALTH: ("GET", "HEAD"), PATH_REVISION: ("PUT",), PATH_DRAIN: ("POST",)}
 SIGNATURES = ("event", "asgi")
+#: Told how a load ended: (why it failed, None) or (None, what was compiled, if that was asked for).
+Done = Callable[[LoadError | None, ByteCode | None], None]
 
 
 class Control(Protocol):
@@ -22,7 +24,7 @@ class Control(Protocol):
     settings: Settings
     instance: Instance
 
-    def specialize(self, spec: Specialize, done: Callable[[LoadError | None], None]) -> None: ...
+    def specialize(self, spec: Specialize, done: Done) -> None: ...
 
     def drain(self, done: Callable[[], None]) -> None: ...
 
@@ -89,11 +91,14 @@ class SpecializeRequest(Consumer):
         else:
             self._control.specialize(spec, self._done)
 
-    def _done(self, error: LoadError | None) -> None:
-        if error is None:
+    def _done(self, error: LoadError | None, byte_code: ByteCode | None) -> None:
+        if error is not None:
+            self._exchange.reply(422, [JSON], _json(error.to_json()))
+        elif byte_code is None:
             reply_health(self._control, self._exchange, 200)
         else:
-            self._exchange.reply(422, [JSON], _json(error.to_json()))
+            answer = self._control.instance.health().to_json() | {"byteCode": byte_code.to_json()}
+            self._exchange.reply(200, [JSON], _json(answer))
 
     def _too_large(self) -> None:
         self._exchange.keep_alive = False

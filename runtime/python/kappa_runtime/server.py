@@ -13,7 +13,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from kappa_api.names import HEADER_DEADLINE, HEADER_REQUEST_ID, PATH_PREFIX, REFUSED_EMPTY
-from kappa_api.wire import LoadError, Specialize
+from kappa_api.wire import ByteCode, LoadError, Specialize
 from kappa_runtime import platform
 from kappa_runtime.asgi import AsgiInvocation
 from kappa_runtime.asgi_websocket import WebSocketInvocation, wants_websocket
@@ -25,6 +25,7 @@ from kappa_runtime.instance import WAIT, Instance
 from kappa_runtime.invoke import Call, EventInvocation, Invocation
 from kappa_runtime.loader import make_code_dir
 from kappa_runtime.logs import Sink
+from kappa_runtime.preload import Preload
 from kappa_runtime.settings import Settings
 
 BACKLOG = 1024
@@ -59,6 +60,9 @@ class Server:
             self.loop.add_signal_handler(number, self.terminate)
         sweeper = self.loop.create_task(self._sweep())
         ready()
+        if self.settings.preload:
+            may = self.instance.may_specialize
+            self.loop.call_soon(Preload(self.loop, may, lambda: not self.connections, self._preloaded).step)
         await self._stopped.wait()
         server.close()
         await self._shut_down()
@@ -133,8 +137,8 @@ class Server:
         self._settle()
 
     # --- for the platform -------------------------------------------------------------------------------------------
-    def specialize(self, spec: Specialize, done: Callable[[LoadError | None], None]) -> None:
-        """Loads the function; `done` gets None or why it does not load."""
+    def specialize(self, spec: Specialize, done: platform.Done) -> None:
+        """Loads the function; `done` gets why it does not load, or what was compiled."""
         started = time.perf_counter()
         info = FunctionInfo(
             spec.namespace, spec.name, spec.revision, self.settings.pod_name, spec.memory_mb, spec.timeout_seconds
@@ -142,7 +146,7 @@ class Server:
         self.instance.loading(info, spec.concurrency)
         self.sink.function = info.key
 
-        def ready(function: Function) -> None:
+        def ready(function: Function, byte_code: ByteCode | None) -> None:
             if self.instance.spent:
                 return
             timer.cancel()
@@ -152,8 +156,8 @@ class Server:
                 self.sink.record("WARNING", warning, "")
             seconds = time.perf_counter() - started
             self.sink.record("INFO", f"loaded revision {info.revision}", "", milliseconds=round(seconds * 1000, 1))
-            done(None)
-            self._unpark()
+            self._unpark()  # first: the answer may be large, and invocations wait
+            done(None, byte_code)
 
         def failed(error: LoadError) -> None:
             if self.instance.spent:
@@ -162,7 +166,7 @@ class Server:
             self.instance.failed()
             self.sink.flush()
             self.sink.record("ERROR", f"does not load: {error.type}: {error.message}", "", exception=error.traceback)
-            done(error)
+            done(error, None)
             self._unpark()
 
         limit = max(float(spec.timeout_seconds), self.settings.min_load_seconds)
@@ -214,6 +218,10 @@ class Server:
             now = self.loop.time()
             for connection in list(self.connections):
                 connection.sweep(now)
+
+    def _preloaded(self, count: int, seconds: float) -> None:
+        milliseconds = round(seconds * 1000, 1)
+        self.sink.record("INFO", f"{count} common modules are imported", "", milliseconds=milliseconds)
 
     async def _shut_down(self) -> None:
         self.closing = True

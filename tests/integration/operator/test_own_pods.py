@@ -24,7 +24,9 @@ async def test_a_secret_reaches_the_code(world: World) -> None:
         {"name": "PLAIN", "value": "!"},
     ]
     await world.apply("fn", inline(ENV, env=env))
-    await world.ready("fn")
+    why = condition(await world.ready("fn"), "Pooled")
+    assert (why["status"], why["reason"]) == ("False", "OwnPods")
+    assert why["message"].startswith("env uses valueFrom, so every instance gets a pod of its own")
     (pod,) = await world.serving("fn")
     assert pod["metadata"]["annotations"]["kappa.dev/own-pod-reason"] == "env uses valueFrom"
     assert await world.invoke(pod) == (200, b'"s3cret!"')

@@ -31,7 +31,8 @@ async def test_killed_at_any_moment(bare: World) -> None:
         pods = await world.until(lambda n=number: world.pods(f"kappa.dev/function=fn{n}"), lambda pods: len(pods) == 1)
         assert pods[0]["metadata"]["labels"]["kappa.dev/state"] == "serving"
         assert (await world.invoke(pods[0]))[0] == 200
-    await world.until(lambda: world.pods("kappa.dev/state=pool"), lambda pods: len(pods) == 1)
+    # Three functions claimed at about the same time, so the pool may have grown; never over its bounds.
+    await world.until(lambda: world.pods("kappa.dev/state=pool"), lambda pods: 1 <= len(pods) <= 3)
 
 
 async def test_a_standby_takes_over(world: World) -> None:

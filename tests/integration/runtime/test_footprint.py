@@ -25,6 +25,7 @@ def test_nothing_but_the_standard_library_httptools_and_uvloop():
 
 
 def test_idle_memory(pod, capsys):
+    pod.logs.message("common modules are imported")
     empty = pod.rss_kib()
     pod.load(HELLO)
     for _ in range(100):

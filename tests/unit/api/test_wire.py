@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from kappa_api import tokens
-from kappa_api.wire import Demand, FunctionStats, Health, LoadError, Specialize, Stats, WireError
+from kappa_api.wire import ByteCode, Demand, FunctionStats, Health, LoadError, Specialize, Stats, WireError
 
 MESSAGES: list[Any] = [
     Specialize("shop", "hello", "abc", "main.handler", "event", {"main.py": b"\0\xff", "a/b": b""}),
     Specialize("s", "h", "r", "m.h", "asgi", {}, {"A": "1"}, 5, 9, 256),
+    Specialize("s", "h", "r", "m.h", "asgi", {}, {}, 5, 9, 256, True, ByteCode("py-1", {"a/b.py": b"\0\xff"})),
+    ByteCode("py-1", {}),
     LoadError("ImportError", "no module"),
     LoadError("SyntaxError", "bad", "Traceback ...", "main.py", 3),
     Health("empty"),
@@ -29,7 +31,7 @@ def test_there_and_back(message: Any) -> None:
     assert type(message).from_json(json.loads(json.dumps(message.to_json()))) == message
 
 
-@pytest.mark.parametrize("kind", [Specialize, LoadError, Health, Demand, Stats])
+@pytest.mark.parametrize("kind", [Specialize, ByteCode, LoadError, Health, Demand, Stats])
 @pytest.mark.parametrize(
     "junk", [None, 3, "x", [], {}, {"files": 3, "functions": 3, "function": 3, "gateway": "g"}], ids=repr
 )
@@ -42,6 +44,12 @@ def test_specialize_refuses_files_that_are_not_base64() -> None:
     message = MESSAGES[0].to_json() | {"files": {"main.py": "*"}}
     with pytest.raises(WireError):
         Specialize.from_json(message)
+
+
+def test_byte_code_is_only_on_the_wire_when_there_is_some() -> None:
+    assert {"wantByteCode", "byteCode"}.isdisjoint(MESSAGES[0].to_json())
+    with pytest.raises(WireError):
+        Specialize.from_json(MESSAGES[0].to_json() | {"byteCode": {"tag": "t", "files": {"main.py": "*"}}})
 
 
 def test_tokens_differ_by_everything() -> None:

@@ -1,6 +1,7 @@
 """The client for runtimes, against a server on the loopback address."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from kappa_api.tokens import pod_token
-from kappa_api.wire import Health, LoadError, Specialize
+from kappa_api.wire import ByteCode, Health, LoadError, Specialize
+from kappa_operator import instance
 from kappa_operator.instance import LoadFailedError, PodClient, PodError, PodTimeoutError, WrongRevisionError
 from kappa_operator.observed import Pod
 
@@ -41,6 +43,29 @@ async def test_loaded() -> None:
         assert await client.health(pod) == Health("serving", "ns/fn", "r1")
 
 
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ({}, ByteCode("", {})),
+        ({"byteCode": {"tag": "t", "files": {"main.py": "AAE="}}}, ByteCode("t", {"main.py": b"\0\1"})),
+        ({"byteCode": {"tag": "t", "files": {"main.py": "*"}}}, ByteCode("", {})),
+        ({"byteCode": 3}, ByteCode("", {})),
+    ],
+)
+async def test_byte_code_comes_when_it_is_asked_for(answer: Any, found: ByteCode) -> None:
+    body = Health("serving", "ns/fn", "r1").to_json() | answer
+    async with runtime(answers(200, body)) as (client, pod):
+        assert await client.specialize(pod, dataclasses.replace(MESSAGE, want_byte_code=True), 5) == found
+        assert await client.specialize(pod, MESSAGE, 5) is None
+
+
+async def test_an_answer_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "MOST_ANSWER_BYTES", 1000)
+    async with runtime(answers(200, {"state": "serving" * 200})) as (client, pod):
+        with pytest.raises(PodError, match="more than 1000 bytes"):
+            await client.specialize(pod, MESSAGE, 5)
+
+
 async def test_code_that_does_not_load() -> None:
     error = LoadError("SyntaxError", "bad", "trace", "main.py", 3)
     async with runtime(answers(422, error.to_json())) as (client, pod):
@@ -61,7 +86,8 @@ async def test_code_that_does_not_load() -> None:
 async def test_a_pod_that_holds_something(health: Health, fine: bool) -> None:
     async with runtime(answers(409, health.to_json())) as (client, pod):
         if fine:
-            await client.specialize(pod, MESSAGE, 5)
+            asking = dataclasses.replace(MESSAGE, want_byte_code=True)
+            assert await client.specialize(pod, asking, 5) is None
         else:
             with pytest.raises(WrongRevisionError):
                 await client.specialize(pod, MESSAGE, 5)

@@ -64,7 +64,7 @@ def test_a_pool_pod() -> None:
             "name": "python-pool-x",
             "namespace": "ns",
             "labels": {**COMMON_LABELS, "kappa.dev/runtime": "python", "kappa.dev/state": "pool"},
-            "annotations": SAFE,
+            "annotations": {**SAFE, "kappa.dev/template": pods.pool_template(RUNTIME)},
             "ownerReferences": [
                 {
                     "apiVersion": "kappa.dev/v1",

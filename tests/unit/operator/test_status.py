@@ -105,6 +105,20 @@ def test_the_whole_status() -> None:
     }
 
 
+def test_why_the_pool_is_of_no_use_stands_in_a_condition_until_it_is() -> None:
+    own = apply({}, status_patch(replace(BASE, own_pods="env uses valueFrom"), {}, EARLIER))
+    assert own["conditions"][-1] == {
+        "type": "Pooled",
+        "status": "False",
+        "reason": "OwnPods",
+        "message": "env uses valueFrom, so every instance gets a pod of its own, which starts more slowly than one of "
+        "the pool",
+        "lastTransitionTime": EARLIER,
+        "observedGeneration": 2,
+    }
+    assert [c["type"] for c in status_patch(BASE, own, NOW)["conditions"]] == ["Ready", "Serving"]
+
+
 def test_nothing_is_written_when_nothing_changed() -> None:
     old = apply({}, status_patch(BASE, {}, EARLIER))
     assert status_patch(BASE, old, NOW) == {}

@@ -99,8 +99,26 @@ def test_pool_users_are_the_functions_that_can_use_it() -> None:
     store.put_function(function("c", runtime="other"))
     assert store.pool_users("ns", "python") == 1
     assert store.pool_users("elsewhere", "python") == 0
+    store.put_function(function("b", 2, 2))
+    assert store.pool_users("ns", "python") == 2
+    store.put_function(function("b", 3, 3, runtime="other"))
+    assert store.pool_users("ns", "python") == 1
+    leaving = function("a", 4)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    store.put_function(leaving)
+    assert store.pool_users("ns", "python") == 0
     store.drop_function("ns/a")
     assert store.pool_users("ns", "python") == 0
+
+
+def test_pool_users_follow_the_resources_of_the_runtime() -> None:
+    store = Store()
+    small, large = {"limits": {"memory": "1Gi"}}, {"limits": {"memory": "2Gi"}}
+    store.put_function(function("a", resources=large))
+    store.put_runtime({**runtime(), "spec": {"image": "i", "resources": small}})
+    assert store.pool_users("ns", "python") == 0
+    store.put_runtime({**runtime(), "spec": {"image": "i", "resources": large}})
+    assert store.pool_users("ns", "python") == 1
 
 
 def test_a_runtime_wakes_those_who_use_it() -> None:
@@ -157,3 +175,5 @@ def test_only_platform_pods_of_the_system_namespace_are_gateways() -> None:
     assert store.put_pod(raw) == frozenset()
     assert [(g.ip, g.admin_port) for g in store.gateways("ns")] == [("10.0.0.9", 9)]
     assert store.gateways("default") == ()
+    assert store.drop_pod("ns/g") == frozenset()
+    assert store.gateways("ns") == ()
