@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN_SECONDS = 10.0
 #: A pool that is too large loses one pod in this time.
 SHED_SECONDS = 15.0
+#: After a claim a pool that still has a Ready pod rests this long before it makes the next one: on a small node a
+#: starting process would take the processor from the very call that the claim was made for (docs/performance.md).
+REFILL_REST_SECONDS = 0.15
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class _Memory:
     Monotonic seconds."""
 
     shed_at: float
+    claimed_at: float = float("-inf")
     claims: ClaimHistory = field(default_factory=ClaimHistory)
     trouble: Trouble = field(default_factory=Trouble)
     made: dict[str, float] = field(default_factory=dict)
@@ -64,7 +68,9 @@ class Pools:
 
     def claimed(self, namespace: str, runtime: str) -> None:
         """A function takes a pod, or would if there were one."""
-        self._memory(f"{namespace}/{runtime}").claims.claimed(self._clock.monotonic())
+        memory, now = self._memory(f"{namespace}/{runtime}"), self._clock.monotonic()
+        memory.claims.claimed(now)
+        memory.claimed_at = now
         self._wake(frozenset({pool_work(namespace, runtime)}))
 
     async def reconcile(self, key: str) -> float:
@@ -96,12 +102,17 @@ class Pools:
         if todo.shed:
             memory.shed_at = now
         # Before the deletions: what replaces a pod is on its way when that one goes.
-        if todo.create:
+        rest = memory.claimed_at + REFILL_REST_SECONDS - now
+        resting = bool(todo.create) and rest > 0 and self._can_be_claimed(found)
+        if todo.create and not resting:
             await self._fill(namespace, name, todo.create)
         for pod_key, reason in todo.delete:
             await self._remove(memory, pod_key, reason)
         await self._examine(memory, found)
-        return self._again(memory, found, wanted, now)
+        return rest if resting else self._again(memory, found, wanted, now)
+
+    def _can_be_claimed(self, found: Iterable[Pod]) -> bool:
+        return any(pod.live and pod.ready and pod.key not in self._actions.reserved for pod in found)
 
     def _memory(self, key: str) -> _Memory:
         memory = self._memories.get(key)

@@ -16,6 +16,7 @@ import aiohttp
 
 from kappa_api import names
 from kappa_api.function import Function
+from kappa_api.runtime import own_pod_reason
 from kappa_api.tokens import internal_token
 from kappa_api.wire import Demand, Stats, WireError
 from kappa_operator.autoscaler.decide import Decision, Inputs, Policy, decide
@@ -41,8 +42,8 @@ SCRAPE_TIMEOUT = 2.0
 MISSED_SCRAPES = 4
 #: An instance stays at least this long (or for idleSeconds, if that is shorter); shorter idle times teach nothing.
 LINGER = 5.0
-#: What a start takes with a pool pod.
-START_SECONDS = 0.03
+#: What a start takes with a pool pod, and with a pod that has to be made (a real node; see docs/performance.md).
+WARM_SECONDS, COLD_SECONDS = 0.03, 1.0
 #: How long a pod without any gateway drains at least.
 DRAIN_WITHOUT_GATEWAYS = 2.0
 
@@ -208,11 +209,19 @@ class Autoscaler:
 
     def _supply(self, function: Function, wanted: int) -> Supply:
         """The instances that serve, those that are wanted but do not serve yet, and the pool pods that could."""
-        pods = self.store.instances(function.key)
-        ready = sum(pod.live and pod.state == names.STATE_SERVING for pod in pods)
-        pool = self.store.pool(function.namespace, function.spec.runtime) if function.spec.runtime else ()
+        pods = [pod for pod in self.store.instances(function.key) if pod.live]
+        ready = sum(pod.state == names.STATE_SERVING for pod in pods)
+        slow = sum(pod.state == names.STATE_STARTING and not pod.ready for pod in pods)
+        runtime = self.store.runtimes.get(function.spec.runtime)
+        pooled = runtime is not None and not own_pod_reason(function.spec, runtime)
+        pool = self.store.pool(function.namespace, function.spec.runtime) if pooled else ()
         warm = sum(pod.live and pod.ready for pod in pool)
-        return Supply(min(ready, wanted), max(0, wanted - ready), START_SECONDS, warm, START_SECONDS)
+        starting = max(0, wanted - ready)
+        # Claims that have no pod yet take the pool's pods first; what is left of them waits for new pods.
+        claims = max(0, starting - slow)
+        slow += max(0, claims - warm)
+        mean = WARM_SECONDS + (COLD_SECONDS - WARM_SECONDS) * min(1.0, slow / starting) if starting else 0.0
+        return Supply(min(ready, wanted), starting, mean, max(0, warm - claims), WARM_SECONDS, COLD_SECONDS)
 
     def _evaluate(self, key: str) -> None:
         record = self.store.functions.get(key)
