@@ -51,6 +51,15 @@ format: venv ## Rewrite the code in the project's style
 bench: venv ## Speed and memory of gateway and runtime, as ratios against baselines
 	@$(PY) tests/bench/run.py
 
+bench-cold: venv ## Cold starts, bursts at zero and a step of load, as callers see them (ARGS=--real: real cluster)
+	@$(PY) tests/bench/cold.py $(ARGS)
+
+bench-control: venv ## What 10,000 Functions and 2,000 instances cost operator and gateway, and how soon a change acts
+	@$(PY) tests/bench/control.py $(ARGS)
+
+bench-scaling: venv ## The autoscaler's decisions on traces, against Knative's, a fixed keep-alive and an oracle
+	@$(PY) tests/bench/scaling/run.py
+
 ##@ Real Kubernetes
 cluster: venv ## A real Kubernetes on this machine (Debian 12, root), or the one that KUBECONFIG names
 	@$(PY) tests/cluster/kappa_cluster.py up $(if $(CI),--fresh)
@@ -85,4 +94,4 @@ clean: down ## Remove everything that was built here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .kappa
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo up down test unit integration lint type format bench cluster cluster-down e2e venv requirements clean
+.PHONY: help demo up down test unit integration lint type format bench bench-cold bench-control bench-scaling cluster cluster-down e2e venv requirements clean
