@@ -30,7 +30,7 @@ down: ## Stop what `make up` started
 test: unit integration ## All tests that need no cluster
 
 unit: venv ## Fast tests: no network, virtual time
-	@$(PY) -m pytest tests/unit tests/cluster -n 2
+	@$(PY) -m pytest tests/unit tests/cluster tests/fuzz -n 2
 
 integration: venv ## Tests against the embedded cluster
 	@$(PY) -m pytest tests/integration -m "not real"
@@ -48,6 +48,10 @@ format: venv ## Rewrite the code in the project's style
 	@ruff check --fix-only -q . || true
 	@ruff format -q .
 
+SECONDS := 60
+fuzz: venv ## Hostile input for every parser, for SECONDS=60; what is found is shrunk, printed and kept
+	@PYTHONPATH=tests/support:tests/fuzz $(PY) tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
 bench: venv ## Speed and memory of gateway and runtime, as ratios against baselines
 	@$(PY) tests/bench/run.py
 
@@ -56,6 +60,16 @@ bench-cold: venv ## Cold starts, bursts at zero and a step of load, as callers s
 
 bench-control: venv ## What 10,000 Functions and 2,000 instances cost operator and gateway, and how soon a change acts
 	@$(PY) tests/bench/control.py $(ARGS)
+
+bench-fairness: venv ## Whether one function's overload at the gateway touches another's latency
+	@$(PY) tests/bench/fairness.py $(ARGS)
+
+chaos: venv ## Break and change everything under load, and account for every call (ARGS="--quick", ARGS=--real)
+	@$(PY) tests/chaos/run.py $(ARGS)
+
+MINUTES ?= 10
+soak: venv ## Half that load for MINUTES: memory, descriptors and tasks of every process must stay flat
+	@$(PY) tests/chaos/soak.py --minutes $(MINUTES) $(ARGS)
 
 bench-scaling: venv ## The autoscaler's decisions on traces, against Knative's, a fixed keep-alive and an oracle
 	@$(PY) tests/bench/scaling/run.py
@@ -94,4 +108,4 @@ clean: down ## Remove everything that was built here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .kappa
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo up down test unit integration lint type format bench bench-cold bench-control bench-scaling cluster cluster-down e2e venv requirements clean
+.PHONY: help demo up down test unit integration fuzz lint type format bench bench-cold bench-control bench-fairness chaos soak bench-scaling cluster cluster-down e2e venv requirements clean

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kappa_api.callers import OPEN, Auth, Cors, read_auth, read_cors
 from kappa_api.errors import Problem, SpecError
 from kappa_api.fields import Reader
+from kappa_api.limits import NO_LIMITS, RequestLimits, read_limits
 from kappa_api.names import FUNCTION_KIND
 from kappa_api.routes import METHODS, Route, host_problem, parse_template
 
@@ -23,13 +25,23 @@ ENV_PATTERN = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
 SHA256_PATTERN = r"[0-9a-f]{64}"
 QUANTITY_PATTERN = r"[0-9]+(\.[0-9]+)?(n|u|m|k|[MGTPE]|[KMGTPE]i|[eE][0-9]+)?"
 SIGNATURES = ("event", "asgi")
-AUTH_TYPES = ("none",)
 MAX_INLINE_BYTES = 1 << 20
 MAX_TIMEOUT_SECONDS = 3600
 MAX_CONCURRENCY = 1000
 MAX_REPLICAS = 1000
 RESERVED_ENV = ("PORT", "POD_IP", "POD_NAME")
 RESERVED_ENV_PREFIX = "KAPPA_"
+#: Kinds of volumes that the `restricted` Pod Security level allows: none of them reaches into the node.
+VOLUME_KINDS = (
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+)
 SOURCES = ("inline", "files", "configMap", "archive", "image")
 
 
@@ -66,13 +78,6 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
-class Auth:
-    """Who may call. `none`: anybody who reaches the gateway."""
-
-    type: str = "none"
-
-
-@dataclass(frozen=True, slots=True)
 class Http:
     """Routes besides `/fn/<namespace>/<name>`, and how HTTP calls are treated.
 
@@ -81,9 +86,11 @@ class Http:
     """
 
     routes: tuple[Route, ...] = ()
-    auth: Auth = Auth()
+    auth: Auth = OPEN
+    cors: Cors | None = None
     idempotent: bool = False
     max_body_bytes: int = 0
+    limits: RequestLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +220,7 @@ def _code(reader: Reader, parent: Reader) -> Code:
     source = reader.child("archive")
     if "archive" in reader:
         url = source.string(
-            "url", required=True, pattern=r"https://[^\s/?#]+\S*", hint="an https:// URL of a zip or tar"
+            "url", required=True, pattern=r"https?://[^\s/?#]+\S*", hint="an https:// URL of a zip or tar"
         )
         sha256 = source.string("sha256", required=True, pattern=SHA256_PATTERN, hint="64 lower-case hex digits")
         archive = Archive(url, sha256)
@@ -240,7 +247,17 @@ def path_problem(path: str) -> str:
         return "must be a relative path of 1 to 255 characters without backslashes"
     if path.startswith("/") or any(piece in ("", ".", "..") for piece in path.split("/")):
         return "must stay inside the code folder: a relative path without . or .. pieces"
+    if not path.isprintable() or any(len(piece.encode(errors="replace")) > 255 for piece in path.split("/")):
+        return "must be printable, with at most 255 bytes between slashes"
     return ""
+
+
+def volume_problem(volume: Mapping[str, Json]) -> tuple[str, str]:
+    """(field, what is wrong with it) of a volume of a kind that a Function may not have, or two empty strings."""
+    for kind in volume:
+        if kind != "name" and kind not in VOLUME_KINDS:
+            return str(kind), f"is not allowed in a Function: use one of {', '.join(VOLUME_KINDS)}"
+    return "", ""
 
 
 def _pod(reader: Reader) -> PodNeeds:
@@ -264,11 +281,16 @@ def _pod(reader: Reader) -> PodNeeds:
     for index, mount in enumerate(mounts):
         if not (isinstance(mount.get("mountPath"), str) and mount["mountPath"]):
             reader.fault(f"volumeMounts[{index}].mountPath", "is required")
+    volumes = reader.objects("volumes", required="name")
+    for index, volume in enumerate(volumes):
+        kind, message = volume_problem(volume)
+        if message:
+            reader.fault(f"volumes[{index}].{kind[:80]}", message)
     return PodNeeds(
         env=env,
         env_from=reader.objects("envFrom"),
         resources=_resources(reader.child("resources")),
-        volumes=reader.objects("volumes", required="name"),
+        volumes=volumes,
         volume_mounts=mounts,
         service_account_name=reader.string(
             "serviceAccountName", pattern=NAME_PATTERN, hint="the name of a ServiceAccount"
@@ -303,14 +325,15 @@ def _scaling(reader: Reader) -> Scaling:
 
 def _http(reader: Reader) -> Http:
     routes = tuple(_route(item) for item in reader.items("routes"))
-    auth = reader.child("auth")
+    cors = reader.child("cors")
     found = Http(
         routes=routes,
-        auth=Auth(auth.choice("type", "none", AUTH_TYPES)),
+        auth=read_auth(reader.child("auth")),
+        cors=read_cors(cors) if "cors" in reader else None,
         idempotent=reader.boolean("idempotent", False),
         max_body_bytes=reader.integer("maxBodyBytes", 0, 0, 1 << 40),
+        limits=read_limits(reader.child("limits")),
     )
-    auth.unknown()
     reader.unknown()
     return found
 

@@ -20,6 +20,8 @@ LABEL_RUNTIME: Final = "kappa.dev/runtime"
 LABEL_FUNCTION: Final = "kappa.dev/function"
 LABEL_REVISION: Final = "kappa.dev/revision"
 LABEL_STATE: Final = "kappa.dev/state"
+#: Id of the platform secret that a pod's token was derived from (`keyring.key_id`).
+LABEL_SECRET_ID: Final = "kappa.dev/secret-id"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -32,6 +34,8 @@ ANNOTATION_DRAIN_SINCE: Final = "kappa.dev/drain-since"
 ANNOTATION_OWN_POD: Final = "kappa.dev/own-pod-reason"
 #: On a pool pod: a digest of the manifest it was made from, which changes with its Runtime's spec.
 ANNOTATION_TEMPLATE: Final = "kappa.dev/template"
+#: On a Namespace: the most instances that its Functions may have together (a decimal integer).
+ANNOTATION_MAX_INSTANCES: Final = "kappa.dev/max-instances"
 #: On the operator's Lease: `host:port` of the leader's internal API.
 ANNOTATION_ADDRESS: Final = "kappa.dev/address"
 
@@ -58,6 +62,11 @@ HEADER_REFUSED: Final = "kappa-refused"
 HEADER_ERROR: Final = "kappa-error"  # exception type of the handler
 HEADER_ERROR_SOURCE: Final = "kappa-error-source"  # gateway | function
 HEADER_ROUTE: Final = "kappa-route"  # path template that matched, e.g. /hello/{name}; absent on /fn/ calls
+#: Who calls, as the gateway verified it. ASGI applications and images see these headers.
+HEADER_IDENTITY_PREFIX: Final = "kappa-identity-"
+HEADER_IDENTITY_TYPE: Final = "kappa-identity-type"  # apiKey | jwt | kubernetes; absent where everybody may call
+HEADER_IDENTITY_PRINCIPAL: Final = "kappa-identity-principal"  # the verified caller's name, percent-encoded
+HEADER_IDENTITY_DATA: Final = "kappa-identity-data"  # base64url of the JSON of requestContext.authorizer
 HEADER_PATH_PARAMETERS: Final = "kappa-path-parameters"  # application/x-www-form-urlencoded
 
 REFUSED_BUSY: Final = "busy"
@@ -89,6 +98,7 @@ ENV_POD_TOKEN: Final = "KAPPA_POD_TOKEN"
 ENV_SECRET: Final = "KAPPA_PLATFORM_SECRET"
 ENV_SECRET_FILE: Final = "KAPPA_PLATFORM_SECRET_FILE"
 ENV_SYSTEM_NAMESPACE: Final = "KAPPA_SYSTEM_NAMESPACE"
+ENV_SHARED_HOSTS: Final = "KAPPA_SHARED_HOSTS"
 ENV_BIND: Final = "KAPPA_BIND"
 ENV_DATA_PORT: Final = "KAPPA_DATA_PORT"
 ENV_ADMIN_PORT: Final = "KAPPA_ADMIN_PORT"

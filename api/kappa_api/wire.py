@@ -31,7 +31,7 @@ class ByteCode:
     def from_json(cls, value: Json) -> Self:
         try:
             return cls(str(value["tag"]), _to_bytes(value["files"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not byte code: {error!r}") from error
 
 
@@ -92,7 +92,7 @@ class Specialize:
                 want_byte_code=value.get("wantByteCode") is True,
                 byte_code=ByteCode.from_json(value["byteCode"]) if value.get("byteCode") is not None else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not a specialize message: {error!r}") from error
 
 
@@ -119,7 +119,7 @@ class LoadError:
                 file=str(value.get("file", "")),
                 line=int(value.get("line", 0)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not a load error: {error!r}") from error
 
 
@@ -143,7 +143,7 @@ class Health:
     def from_json(cls, value: Json) -> Self:
         try:
             return cls(str(value["state"]), str(value["function"]), str(value["revision"]), int(value["inFlight"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"not a health message: {error!r}") from error
 
 
@@ -163,14 +163,15 @@ class Demand:
         try:
             functions = {str(k): (int(v["waiting"]), int(v["inService"])) for k, v in value["functions"].items()}
             return cls(str(value["gateway"]), functions)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not a demand message: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionStats:
     """One function at one gateway. Counters only grow; `service_seconds` and `waiting_seconds` are the integrals over
-    time of `in_service` and `waiting` up to the moment of the answer: two readings give the exact average between."""
+    time of `in_service` and `waiting` up to the moment of the answer: two readings give the exact average between.
+    `moments`: tenths of a second in which an invocation arrived; None when the gateway does not tell."""
 
     invocations: int = 0
     errors: int = 0
@@ -180,22 +181,30 @@ class FunctionStats:
     waiting_seconds: float = 0.0
     in_service: int = 0
     waiting: int = 0
+    moments: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """Body of `GET /v1/stats`. `epoch` changes when the process restarts (counters begin anew); `clock` is the
     gateway's own monotonic time of the reading. `draining` has every instance that this gateway has seen draining, as
-    `namespace/pod`, with the invocations it still has there. Functions without traffic since the start are left out."""
+    `namespace/pod`, with the invocations it still has there. `instances` has the invocations in service at every other
+    instance that has any, of functions with more than one; None when the gateway does not tell. Functions without
+    traffic since the start are left out.
+
+    `since` is 0 for a whole reading. Otherwise the reader had asked for what is newer than its reading of that clock,
+    and functions at which nothing has happened since, and nothing is going on, are left out as well."""
 
     gateway: str
     epoch: str
     clock: float
     functions: Mapping[str, FunctionStats] = field(default_factory=dict)
     draining: Mapping[str, int] = field(default_factory=dict)
+    instances: Mapping[str, int] | None = None
+    since: float = 0.0
 
     def to_json(self) -> dict[str, Json]:
-        return {
+        value: dict[str, Json] = {
             "gateway": self.gateway,
             "epoch": self.epoch,
             "clock": self.clock,
@@ -209,23 +218,32 @@ class Stats:
                     "waitingSeconds": f.waiting_seconds,
                     "inService": f.in_service,
                     "waiting": f.waiting,
+                    "moments": f.moments,
                 }
                 for key, f in self.functions.items()
             },
             "draining": dict(self.draining),
         }
+        if self.instances is not None:
+            value["instances"] = dict(self.instances)
+        if self.since:
+            value["since"] = self.since
+        return value
 
     @classmethod
     def from_json(cls, value: Json) -> Self:
         try:
+            instances = value.get("instances")
             return cls(
                 gateway=str(value["gateway"]),
                 epoch=str(value["epoch"]),
                 clock=float(value["clock"]),
                 functions={str(key): _function_stats(f) for key, f in value["functions"].items()},
                 draining={str(key): int(n) for key, n in value["draining"].items()},
+                instances=None if instances is None else {str(key): int(n) for key, n in instances.items()},
+                since=float(value.get("since", 0.0)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not a stats message: {error!r}") from error
 
 
@@ -239,6 +257,7 @@ def _function_stats(value: Json) -> FunctionStats:
         waiting_seconds=float(value["waitingSeconds"]),
         in_service=int(value["inService"]),
         waiting=int(value["waiting"]),
+        moments=None if value.get("moments") is None else int(value["moments"]),
     )
 
 

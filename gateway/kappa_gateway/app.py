@@ -9,26 +9,33 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from kappa_api import names
-from kappa_api.wire import FunctionStats, Stats
-from kappa_gateway import bodies
+from kappa_api.wire import Stats
+from kappa_gateway.admission import HELD_BODIES, QUEUE_FULL, Admission
+from kappa_gateway.auth.guard import Guard
+from kappa_gateway.bodies import Bodies
 from kappa_gateway.call import Call
 from kappa_gateway.catalog import Catalog, State
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.demand import DemandReporter, FindOperator
 from kappa_gateway.errors import GatewayError, render
+from kappa_gateway.peers import Peers
 from kappa_gateway.pool import Pools
 from kappa_gateway.proxy import Proxy
-from kappa_gateway.request import UNREAD, read
+from kappa_gateway.request import UNREAD, Request, read
 from kappa_gateway.retry import Outcome
-from kappa_gateway.routes import Entry, RouteTable, check_path, split_function_path
+from kappa_gateway.routes import Entry, Match, RouteTable, check_path, split_function_path
 from kappa_gateway.server import Client, ClientGoneError, DataServer
 from kappa_gateway.settings import Settings
+from kappa_gateway.states import OVER
+from kappa_gateway.stats import Readings
 from kappa_gateway.websocket import Relay
 
 log = logging.getLogger(__name__)
@@ -40,10 +47,17 @@ ROUTES_GATHER_SECONDS: Final = 0.02
 class Gateway:
     """Everything on the request path. `main.py` feeds `catalog` from the watches and opens the ports."""
 
-    def __init__(self, settings: Settings, find_operator: FindOperator, *, port: int = names.INSTANCE_PORT) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        find_operator: FindOperator,
+        *,
+        port: int = names.INSTANCE_PORT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
         self._limits, self._trust_forwarded = settings.limits, settings.trust_forwarded
-        self.clock = time.monotonic
+        self.clock = clock
         self.closing = False
         self.ready = False
         self.epoch = os.urandom(8).hex()
@@ -55,12 +69,26 @@ class Gateway:
         self.refused: Counter[str] = Counter()
         self.relays: set[Relay] = set()
         self.pools = Pools(self._loop, port)
-        self.catalog = Catalog(self.clock, routes_stale=self._routes_changed.set, instance_gone=self.pools.drop)
+        self.guard = Guard(settings.auth, clock=self.clock)
+        self.admission = Admission(settings, Peers(f"{settings.system_namespace}/{settings.name}"))
+        self.bodies = Bodies(settings.limits)
+        self.catalog = Catalog(
+            self.clock,
+            routes_stale=self._routes_changed.set,
+            instance_gone=self.pools.drop,
+            limit=self.admission.apply,
+        )
+        self.catalog.shared_hosts = settings.shared_hosts
+        self.readings = Readings(self.catalog, settings.name, self.epoch)
         self.deadlines = Deadlines()
-        self.demand = DemandReporter(settings.name, settings.secret, find_operator, self._demand_of)
+        self.demand = DemandReporter(settings.name, settings.keys, find_operator, self._demand_of)
         self.proxy = Proxy(self)
         self.server = DataServer(
-            self.handle, settings.limits, new_request_id=self.new_request_id, count_refused=self._count_refused
+            self.handle,
+            settings.limits,
+            new_request_id=self.new_request_id,
+            count_refused=self._count_refused,
+            per_address=not settings.trust_forwarded,
         )
 
     # --- the chain ----------------------------------------------------------------------------------------------------
@@ -72,10 +100,17 @@ class Gateway:
             if request.request_id:
                 call.request_id = request.request_id
             self._route(call)
-            # authenticate: `spec.http.auth` knows only `none` so far
+            assert call.entry is not None
+            if call.entry.access is not None:
+                preflight = self.guard.admit(call)
+                if preflight is None:
+                    await self.guard.ask(call)
+                elif preflight:
+                    return self._answer_preflight(call, preflight, payload)
+            self.admission.check(call)
             self.deadlines.add(call)
             if payload is not EMPTY_PAYLOAD:
-                call.body = await bodies.hold(client, request, payload, self._limits, self._body_limit(call))
+                await self._read_body(call, payload)
             self._dispatch(call)
             return await self.proxy.serve(call)
         except GatewayError as failure:
@@ -105,11 +140,29 @@ class Gateway:
             call.extra = entry.prefix_line
         else:
             check_path(target)
-            match = self.catalog.routes.find(request.host_name, request.method, target.partition("?")[0])
+            match = self._match(request, target.partition("?")[0])
             state, entry = self._known(match.key)
             call.path, call.extra = target, match.lines()
         call.state, call.entry = state, entry
         call.deadline = call.arrived + entry.timeout
+
+    def _match(self, request: Request, path: str) -> Match:
+        """The host route. A preflight that the gateway answers finds the route of the method it asks leave for."""
+        find, host = self.catalog.routes.find, request.host_name
+        if request.preflight:
+            with suppress(GatewayError):
+                match = find(host, request.preflight, path)
+                access = self._known(match.key)[1].access
+                if access is not None and access.cors is not None:
+                    return match
+        return find(host, request.method, path)
+
+    def _answer_preflight(self, call: Call, lines: bytes, payload: StreamReader) -> bool:
+        keep = call.request.keep and not self.closing and payload.is_eof()
+        head = b"HTTP/1.1 204 No Content\r\n%b%b: %b\r\n%b\r\n"
+        close = b"" if keep else b"connection: close\r\n"
+        call.client.send(head % (lines, names.HEADER_REQUEST_ID.encode(), call.request_id, close))
+        return keep
 
     def _known(self, key: str) -> tuple[State, Entry]:
         """The function, if there is one that may answer. Raises GatewayError."""
@@ -120,19 +173,33 @@ class Gateway:
             raise GatewayError("not_found", f"no function {key[:120]}")
         return state, state.entry
 
-    def _body_limit(self, call: Call) -> int:
+    async def _read_body(self, call: Call, payload: StreamReader) -> None:
+        """Takes of the body what is to be held. Raises GatewayError."""
+        assert call.state is not None
         assert call.entry is not None
-        return min(self._limits.body_bytes, call.entry.max_body or self._limits.body_bytes)
+        call.body = self.bodies.make(call.request, payload, call.entry.max_body, call.state)
+        try:
+            await self.bodies.hold(call.body, call.client, call.request)
+        except GatewayError as failure:
+            if failure.code == "overloaded":
+                call.state.counters.reject(HELD_BODIES)
+            raise
 
     def _dispatch(self, call: Call) -> None:
         """Takes an instance, or a place in the queue. Raises GatewayError when the queue is full."""
         assert call.state is not None
+        if call.state.entry is None:  # it was deleted while the body came; it may be there again, with another queue
+            call.state, call.entry = self._known(call.state.queue.key)
+            if call.entry.access is not None:  # its callers were never checked by these rules
+                raise GatewayError("not_ready", "the function was replaced while the body came")
         queue, now = call.state.queue, self.clock()
-        call.instance = queue.enter(call, now)
-        if call.instance is None:
+        if queue.enter(call, now) is None:
             call.cold = not queue.instances
-            if queue.waiting > self._limits.waiting_per_function:
+            if call.cold and call.state.fault:
+                raise GatewayError("not_ready", call.state.fault)
+            if queue.waiting > call.state.max_waiting:  # it filled up while the body came
                 queue.leave(call, now)
+                call.state.counters.reject(QUEUE_FULL)
                 raise GatewayError("queue_full", f"{queue.waiting} invocations already wait for {queue.key}")
 
     def _deadline(self, call: Call) -> GatewayError:
@@ -149,12 +216,19 @@ class Gateway:
         if call.state is None:
             self.refused[failure.code] += 1
         call.failed = failure.status >= 500
+        call.client.refused = failure.status == 429
         if call.replied:
+            text = "a reply was broken off: %s"  # that is all the caller sees of it
+            log.warning(text, failure, extra={"requestId": call.request_id.decode("latin-1")})
             call.client.abort()
             return False
-        keep = call.request.keep and not failure.close and not self.closing and payload.is_eof()
+        request = call.request
+        # What is left of a small body is soon thrown away; a caller that waits for 100 Continue may never send it
+        small = 0 <= request.length <= self._limits.held_bytes and not request.continues
+        keep = request.keep and not failure.close and not self.closing and (small or payload.is_eof())
         try:
-            call.client.send(render(failure, call.request_id, keep=keep, head_only=call.request.method == "HEAD"))
+            head_only = request.method == "HEAD"
+            call.client.send(render(failure, call.request_id, keep=keep, head_only=head_only, extra=call.cors))
         except ClientGoneError:
             return False
         return keep
@@ -163,15 +237,13 @@ class Gateway:
         state = call.state
         if state is None:
             return
+        call.body.close()
         now = self.clock()
         self.deadlines.discard(call)
         if call.expired and call.client.task is not None and call.client.task.cancelling():
             call.client.task.uncancel()  # it fired when the request was already done
             call.client.late_expiry = True
-        if call.instance is not None:
-            state.queue.release(call.instance, now)
-            call.instance = None
-        elif call.grant is not None:
+        if call.place is not OVER:
             state.queue.leave(call, now)
         if call.order:
             failed = call.failed or call.status >= 500
@@ -191,29 +263,17 @@ class Gateway:
             if now >= next_sweep:
                 next_sweep = now + 5.0
                 self.pools.sweep(now - self.settings.pool_idle_seconds)
+                self.admission.sweep(now)
 
-    def stats(self) -> Stats:
-        """Exact counters of every function that had traffic."""
-        now = self.clock()
-        functions = {}
-        for key, state in self.catalog.functions.items():
-            queue, counters = state.queue, state.counters
-            if queue.arrivals:
-                functions[key] = FunctionStats(
-                    invocations=counters.finished,
-                    errors=counters.errors,
-                    arrivals=queue.arrivals,
-                    cold_starts=counters.cold_starts,
-                    service_seconds=queue.service_seconds(now),
-                    waiting_seconds=queue.waiting_seconds(now),
-                    in_service=queue.in_service,
-                    waiting=queue.waiting,
-                )
-        draining = {key: instance.in_service for key, instance in self.catalog.draining.items()}
-        return Stats(self.settings.name, self.epoch, now, functions, draining)
+    def stats(self, since: float = 0.0) -> Stats:
+        """Exact counters of every function that had traffic (see `stats.py`)."""
+        return self.readings.take(self.clock(), since)
 
     def connections(self) -> int:
         return len(self.server.connections)
+
+    def tasks(self) -> int:
+        return len(asyncio.all_tasks(self._loop))
 
     def _demand_of(self, key: str) -> tuple[int, int]:
         state = self.catalog.functions.get(key)
@@ -233,5 +293,7 @@ class Gateway:
             self._routes_changed.clear()
             begun = self.clock()
             entries = self.catalog.routed()
-            self.catalog.routes = await self._loop.run_in_executor(None, RouteTable, entries)
+            self.catalog.routes = await self._loop.run_in_executor(
+                None, RouteTable, entries, self.settings.shared_hosts
+            )
             await asyncio.sleep(10 * (self.clock() - begun))

@@ -5,15 +5,19 @@ changes, and many changes in a row are gathered (`routes_stale` asks the owner t
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kappa_api import names
 from kappa_api.errors import SpecError
 from kappa_api.function import parse_function
+from kappa_gateway.auth.guard import Access
 from kappa_gateway.dispatch import Instance, Queue
 from kappa_gateway.errors import GatewayError
 from kappa_gateway.faults import fault_of
+from kappa_gateway.limits import Limiter
 from kappa_gateway.metrics import Counters
+from kappa_gateway.ownership import Ownership
 from kappa_gateway.routes import Entry, RouteTable
 
 Json = Any
@@ -23,16 +27,20 @@ class State:
     """One function at this gateway.
 
     `entry` is None while only its pods are known, after it was deleted, and for a spec that was never valid. `fault`
-    says why no instance will come (`faults.py`); empty when one may.
+    says why no instance will come (`faults.py`); empty when one may. `limiter` is None without rate limits;
+    `max_waiting`: how many may wait; `held`: bytes of bodies that are held.
     """
 
-    __slots__ = ("counters", "entry", "fault", "queue")
+    __slots__ = ("counters", "entry", "fault", "held", "limiter", "max_waiting", "queue")
 
     def __init__(self, key: str) -> None:
         self.entry: Entry | None = None
         self.fault = ""
         self.queue = Queue(key)
         self.counters = Counters()
+        self.limiter: Limiter | None = None
+        self.max_waiting = 0
+        self.held = 0
 
     def __repr__(self) -> str:
         return f"<State {'known' if self.entry else 'unknown'} {self.queue!r}>"
@@ -47,18 +55,27 @@ class Catalog:
         *,
         routes_stale: Callable[[], None],
         instance_gone: Callable[[str], None],
+        limit: Callable[["State"], None] = lambda state: None,
     ) -> None:
         self._clock, self._routes_stale, self._instance_gone = clock, routes_stale, instance_gone
+        self._limit = limit
         self.functions: dict[str, State] = {}
         self.routes = RouteTable()
+        self.shared_hosts: frozenset[str] = frozenset()
         self.draining: dict[str, Instance] = {}
         self._owners: dict[str, str] = {}  # instance key -> function key
+        self._ownership = Ownership()
 
     # --- Functions ----------------------------------------------------------------------------------------------------
     def put_function(self, resource: Mapping[str, Json]) -> None:
         """A Function was added or changed. One with a spec that is not valid keeps its last valid form."""
         meta = resource["metadata"]
         key = f"{meta.get('namespace')}/{meta.get('name')}"
+        foreign, again = self._ownership.function(key, str(meta.get("uid", "")))
+        for pod, uid in foreign:
+            self._set_aside(pod, key, uid)
+        for raw in again:
+            self.put_pod(raw)
         self._put_fault(key, fault_of(resource))
         known = self.functions.get(key)
         version = (str(meta.get("uid", "")), int(meta.get("generation", 0)))
@@ -67,22 +84,35 @@ class Catalog:
         try:
             entry = Entry.of(parse_function(resource))
         except SpecError:
+            if known is not None and known.entry is not None and known.entry.version[0] != version[0]:
+                self._end_function(key)  # what is valid was said by an earlier Function of this name
+                self._put_fault(key, fault_of(resource))
+            elif known is not None and known.entry is not None:  # its rules for callers hold without the rest of it
+                known.entry = replace(known.entry, access=Access.salvaged(resource, known.entry.access))
             return
         state = self.functions.get(entry.key)
         if state is None:
             state = self.functions[entry.key] = State(entry.key)
         before, state.entry = state.entry, entry
+        self._limit(state)
         if entry.routes != (before.routes if before else ()):
             self._routes_stale()
 
     def remove_function(self, key: str) -> None:
         """A Function was deleted: whoever waits for it gets 404, whoever is in service finishes."""
+        again = self._ownership.forget_function(key)
+        self._end_function(key)
+        for raw in again:
+            self.put_pod(raw)
+
+    def _end_function(self, key: str) -> None:
         state = self.functions.get(key)
         if state is None:
             return
         if state.entry is not None and state.entry.routes:
             self._routes_stale()
         state.entry, state.fault = None, ""
+        self._limit(state)
         self._reject(state, GatewayError("not_found", f"function {key} was deleted"))
         self._forget_if_unused(key, state)
 
@@ -110,11 +140,11 @@ class Catalog:
 
     def rebuild_routes(self) -> None:
         """Makes the host table of all functions at once."""
-        self.routes = RouteTable(self.routed())
+        self.routes = RouteTable(self.routed(), self.shared_hosts)
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
     def put_pod(self, pod: Mapping[str, Json]) -> None:
-        """A pod was added or changed; whether it is an instance is read from its labels and status."""
+        """A pod was added or changed; whether it is an instance is read from its labels, its owner and its status."""
         meta = pod.get("metadata") or {}
         labels = meta.get("labels") or {}
         status = pod.get("status") or {}
@@ -126,20 +156,33 @@ class Catalog:
             self.remove_pod(key)
             return
         owner = f"{meta.get('namespace')}/{name}"
-        if self._owners.get(key, owner) != owner:
-            self.remove_pod(key)
+        admitted = self._ownership.admits(key, owner, pod)
+        if not admitted or self._owners.get(key, owner) != owner:
+            self._drop_pod(key)
+        if not admitted:
+            return
         found = self.functions.get(owner)
         if found is None:
             found = self.functions[owner] = State(owner)
-        instance = Instance(key, address, self._concurrency(meta, found), labels.get(names.LABEL_REVISION, ""))
-        instance.draining = state == names.STATE_DRAINING or bool(meta.get("deletionTimestamp"))
+        revision, uid = labels.get(names.LABEL_REVISION, ""), str(meta.get("uid", ""))
+        instance = Instance(key, address, self._concurrency(meta, found), revision, uid)
+        instance.admits = bool(labels.get(names.LABEL_RUNTIME))  # an image's server knows nothing of refusing
+        draining = state == names.STATE_DRAINING or bool(meta.get("deletionTimestamp"))
         self._owners[key] = owner
-        found.queue.put(instance, self._clock())
+        before = found.queue.instances.get(key)
+        found.queue.put(instance, self._clock(), draining=draining)
+        if before is not None and before.gone:  # another pod has its name
+            self.draining.pop(key, None)
+            self._instance_gone(key)
         known = found.queue.instances[key]
         if known.draining:
             self.draining[key] = known
 
     def remove_pod(self, key: str) -> None:
+        self._ownership.forget_pod(key)
+        self._drop_pod(key)
+
+    def _drop_pod(self, key: str) -> None:
         owner = self._owners.pop(key, None)
         self.draining.pop(key, None)
         if owner is None:
@@ -147,14 +190,40 @@ class Catalog:
         state = self.functions[owner]
         state.queue.remove(key, self._clock())
         self._instance_gone(key)
+        if state.fault and not state.queue.instances:
+            self._reject(state, GatewayError("not_ready", state.fault))
         self._forget_if_unused(owner, state)
 
+    def _set_aside(self, key: str, function: str, owner: str) -> None:
+        """This instance is another Function's of the name, perhaps one that is yet to come: it is kept as a pod."""
+        namespace, _, name = function.partition("/")
+        instance = self.functions[function].queue.instances[key]
+        reference = {"kind": names.FUNCTION_KIND, "name": name, "uid": owner, "controller": True}
+        labels = {
+            names.LABEL_FUNCTION: name,
+            names.LABEL_STATE: names.STATE_DRAINING if instance.draining else names.STATE_SERVING,
+            names.LABEL_REVISION: instance.revision,
+            names.LABEL_RUNTIME: "?" if instance.admits else "",
+        }
+        meta = {
+            "namespace": namespace,
+            "name": key.partition("/")[2],
+            "uid": instance.uid,
+            "labels": labels,
+            "annotations": {names.ANNOTATION_CONCURRENCY: str(instance.concurrency)},
+            "ownerReferences": [{"apiVersion": names.API_VERSION, **reference}],
+        }
+        self._drop_pod(key)
+        self._ownership.set_aside(key, function, {"metadata": meta, "status": {"podIP": instance.address}})
+
     def pods(self) -> Iterator[str]:
-        """Keys of all known instances."""
-        return iter(self._owners)
+        """Keys of all known instances, and of pods that may become some."""
+        return self._ownership.pods()
 
     def known_functions(self) -> Iterator[str]:
-        return (key for key, state in self.functions.items() if state.entry is not None or state.fault)
+        """Keys of all Functions that were seen: also of those whose spec was never valid."""
+        said = {key for key, state in self.functions.items() if state.entry is not None or state.fault}
+        return iter(sorted(said | self._ownership.functions()))
 
     @staticmethod
     def _concurrency(meta: Mapping[str, Json], state: State) -> int:

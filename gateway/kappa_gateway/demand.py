@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 
 from kappa_api import names
-from kappa_api.tokens import internal_token
+from kappa_api.keyring import Keyring
 from kappa_api.wire import Demand
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ Look = Callable[[str], tuple[int, int]]
 class DemandReporter:
     """`want` is called for each invocation that begins to wait; `run` is the task that reports."""
 
-    def __init__(self, gateway: str, secret: bytes, find_operator: FindOperator, look: Look) -> None:
+    def __init__(self, gateway: str, keys: Keyring, find_operator: FindOperator, look: Look) -> None:
         self._gateway, self._find_operator, self._look = gateway, find_operator, look
-        self._authorization = f"Bearer {internal_token(secret)}"
+        self._keys = keys
         self._wanted: set[str] = set()
         self._news = asyncio.Event()
         self._address = ""
@@ -84,21 +84,30 @@ class DemandReporter:
             if not self._address:
                 self._complain("no operator leads")
                 return False
-            try:
-                url = f"http://{self._address}{names.PATH_DEMAND}"
-                async with session.post(
-                    url, json=report.to_json(), headers={"authorization": self._authorization}
-                ) as reply:
-                    if reply.status < 300:
-                        self._silent_since = False
-                        return True
-                    problem = f"the operator at {self._address} answered {reply.status}"
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                problem = f"the operator at {self._address} could not be reached: {error!r}"
+            problem = await self._send(session, report)
+            if not problem:
+                self._silent_since = False
+                return True
             if fresh:
                 self._complain(problem)
         self._address = ""
         return False
+
+    async def _send(self, session: aiohttp.ClientSession, report: Demand) -> str:
+        """What went wrong, or an empty string. Of the platform's secrets the operator may not know the newest yet."""
+        url, problem = f"http://{self._address}{names.PATH_DEMAND}", ""
+        try:
+            for token in self._keys.internal():
+                headers = {"authorization": f"Bearer {token}"}
+                async with session.post(url, json=report.to_json(), headers=headers) as reply:
+                    if reply.status < 300:
+                        return ""
+                    problem = f"the operator at {self._address} answered {reply.status}"
+                    if reply.status != 401:
+                        break
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"the operator at {self._address} could not be reached: {error!r}"
+        return problem
 
     def _complain(self, problem: str) -> None:
         """Once per outage: this runs several times per second while it lasts."""

@@ -2,12 +2,13 @@
 
 One `Queue` per function holds its instances and its waiting invocations. The rules, in order:
 
-* no instance ever has more than its concurrency in service, nor takes anything while it drains or is blocked;
+* no instance ever has more than its concurrency in service, nor takes anything unless it serves (`states.py`);
 * the instance with the least in service gets the next invocation; among equals the one used last (its connection is
   warm, and the others can be drained);
 * whoever arrived first is served first. An invocation that an instance refused goes back to its place: before everybody
   who never had an instance;
-* a slot that becomes free goes to a waiting invocation in the same call, so nobody waits beside a free slot.
+* a slot that becomes free goes to a waiting invocation in the same call, so nobody waits beside a free slot; nobody
+  gets one after his deadline.
 
 Instances stand in buckets by their number in service: choosing and releasing cost O(1), however many there are.
 Time integrals are kept as `sum of ends - sum of starts`, one addition per event: the integral up to `now` is that plus
@@ -16,17 +17,42 @@ Time integrals are kept as `sum of ends - sum of starts`, one addition per event
 
 from bisect import insort
 from collections import OrderedDict
-from typing import Protocol
+from typing import Final, Protocol
+
+from kappa_gateway import states
+from kappa_gateway.states import (
+    ANSWERED,
+    DRAINED,
+    DRAINING,
+    GONE,
+    IN_SERVICE,
+    REFUSED,
+    REMOVED,
+    RESTED,
+    RESTING,
+    SEEN,
+    SERVING,
+    WAITING,
+)
+
+_QUEUED: Final = states.INVOCATION.on(states.QUEUED)
+_GRANTED: Final = states.INVOCATION.on(states.GRANTED)
+_AGAIN: Final = states.INVOCATION.on(states.AGAIN)
+_RELEASED: Final = states.INVOCATION.on(states.RELEASED)
+_LEFT: Final = states.INVOCATION.on(states.LEFT)
 
 
 class Waiter(Protocol):
-    """An invocation as the queue sees it."""
+    """An invocation as the queue sees it. All but `deadline` is set by the queue alone."""
 
-    order: int  # place in the order of arrival; set by the queue
-    since: float  # when it began to wait; set by the queue
+    deadline: float  # no slot from this time on
+    place: str  # state of `states.INVOCATION`
+    instance: "Instance | None"  # whose slot it has; None unless it is in service
+    order: int  # place in the order of arrival
+    since: float  # when it began to wait
 
-    def granted(self, instance: "Instance", now: float) -> None:
-        """A slot of this instance is now the invocation's own. Called once per wait, from inside a queue operation."""
+    def granted(self, now: float) -> None:
+        """A slot of `instance` is now the invocation's own. Called once per wait, from inside a queue operation."""
 
     def rejected(self, error: Exception) -> None:
         """The wait is over without an instance: the function is gone."""
@@ -35,33 +61,54 @@ class Waiter(Protocol):
 class Instance:
     """One pod as this gateway knows it. Only its Queue changes it."""
 
-    __slots__ = ("address", "blocked", "concurrency", "draining", "failures", "gone", "in_service", "key", "revision")
+    __slots__ = (
+        "address",
+        "admits",
+        "concurrency",
+        "failures",
+        "in_service",
+        "key",
+        "rests",
+        "revision",
+        "state",
+        "uid",
+    )
 
-    def __init__(self, key: str, address: str, concurrency: int, revision: str = "") -> None:
+    def __init__(self, key: str, address: str, concurrency: int, revision: str = "", uid: str = "") -> None:
         self.key = key  # namespace/pod
         self.address = address
         self.concurrency = concurrency
         self.revision = revision
+        self.uid = uid  # of the pod: its name and address may be given to another one
+        self.admits = False  # a runtime of ours: it may refuse, and says when it does not
+        self.state = states.INSTANCE.first
         self.in_service = 0
         self.failures = 0  # refusals in a row
-        self.blocked = False
-        self.draining = False
-        self.gone = False
+        self.rests = 0  # how often it came to rest: which of its back-offs is over
 
     @property
     def free(self) -> int:
         """Slots that the next invocations may have."""
-        if self.gone or self.draining or self.blocked:
-            return 0
-        return max(0, self.concurrency - self.in_service)
+        return max(0, self.concurrency - self.in_service) if self.state is SERVING else 0
+
+    @property
+    def gone(self) -> bool:
+        return self.state is GONE
+
+    @property
+    def draining(self) -> bool:
+        return self.state is DRAINING
 
     def __repr__(self) -> str:
-        flags = [flag for flag in ("blocked", "draining", "gone") if getattr(self, flag)]
-        return f"<Instance {self.key} {self.in_service}/{self.concurrency}{''.join(' ' + flag for flag in flags)}>"
+        state = "" if self.state is SERVING else f" {self.state}"
+        return f"<Instance {self.key} {self.in_service}/{self.concurrency}{state}>"
 
 
 class Queue:
-    """Instances, waiting invocations and exact counters of one function."""
+    """Instances, waiting invocations and exact counters of one function.
+
+    Raises IllegalMoveError, before anything has changed, for what `states.py` has no move for.
+    """
 
     __slots__ = (
         "_again",
@@ -69,12 +116,14 @@ class Queue:
         "_lowest",
         "_order",
         "_service_sum",
+        "_tenth",
         "_waiting",
         "_waiting_sum",
         "arrivals",
         "in_service",
         "instances",
         "key",
+        "moments",
     )
 
     def __init__(self, key: str) -> None:
@@ -82,6 +131,8 @@ class Queue:
         self.instances: dict[str, Instance] = {}
         self.in_service = 0
         self.arrivals = 0
+        self.moments = 0  # tenths of a second in which an invocation arrived
+        self._tenth = -1
         self._order = 0
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
         self._again: list[tuple[int, Waiter]] = []
@@ -92,88 +143,93 @@ class Queue:
 
     # --- what invocations do ------------------------------------------------------------------------------------------
     def enter(self, waiter: Waiter, now: float) -> Instance | None:
-        """A new invocation. Returns its instance; None means that it waits and `granted` will be called."""
+        """A new invocation. Returns its instance; None means that it waits and `granted` will be called, or that its
+        deadline has passed already."""
+        place = _QUEUED[waiter.place]
         self.arrivals += 1
-        self._order += 1
-        waiter.order = self._order
+        if (tenth := int(now * 10)) != self._tenth:
+            self._tenth = tenth
+            self.moments += 1
+        waiter.order = self._order = self._order + 1
+        if waiter.deadline <= now:
+            waiter.place = _LEFT[place]
+            return None
         if not self._waiting and not self._again:
             instance = self._take(now)
             if instance is not None:
+                waiter.place = _GRANTED[place]
+                waiter.instance = instance
                 return instance
+        waiter.place = place
         waiter.since = now
         self._waiting[waiter.order] = waiter
         self._waiting_sum -= now
         return None
 
     def leave(self, waiter: Waiter, now: float) -> None:
-        """The invocation stops waiting: deadline, or the client went away. Does nothing when it does not wait."""
-        if self._waiting.pop(waiter.order, None) is None:
-            entry = next((e for e in self._again if e[0] == waiter.order), None)
-            if entry is None:
-                return
-            self._again.remove(entry)
-        self._waiting_sum += now
+        """The invocation is over, wherever it is: deadline, the caller went away, or all is done. Frees what it holds,
+        once; says nothing about an instance that it was at."""
+        place = waiter.place
+        if place is IN_SERVICE:
+            self.release(waiter, now, "")
+            return
+        waiter.place = _LEFT[place]
+        if place is WAITING:
+            if self._waiting.pop(waiter.order, None) is None:
+                self._again.remove((waiter.order, waiter))
+            self._waiting_sum += now
 
-    def release(self, instance: Instance, now: float, *, block: bool = False) -> None:
-        """An invocation ended: its slot is free again.
+    def release(self, waiter: Waiter, now: float, told: str = ANSWERED) -> None:
+        """The instance is done with the invocation: the slot is free again.
 
-        Without `block` the instance has shown that it works, so one that was blocked takes invocations again; with it,
-        the instance gets nothing more until `unblock`.
+        `told`: what that says about the instance, as an event of `states.INSTANCE`; empty for nothing.
         """
-        if block:
-            self._block(instance)
-        elif instance.failures:
-            instance.failures = 0
-            instance.blocked = False
-        self._give_back(instance, now)
+        waiter.place = _RELEASED[waiter.place]
+        self._give_back(waiter, now, told)
         if self._again or self._waiting:
             self._settle(now)
 
-    def again(self, waiter: Waiter, instance: Instance, now: float, *, block: bool) -> None:
+    def again(self, waiter: Waiter, now: float, told: str) -> None:
         """The invocation must be sent once more: its slot is free, and it waits in its old place.
 
-        `block`: the instance gets nothing more until `unblock`. `granted` may be called before this returns.
+        `granted` may be called before this returns. `told` as for `release`.
         """
-        if block:
-            self._block(instance)
-        self._give_back(instance, now)
+        waiter.place = _AGAIN[waiter.place]
+        self._give_back(waiter, now, told)
         waiter.since = now
         insort(self._again, (waiter.order, waiter))
         self._waiting_sum -= now
         self._settle(now)
 
     # --- what the cluster does ----------------------------------------------------------------------------------------
-    def put(self, instance: Instance, now: float) -> None:
+    def put(self, instance: Instance, now: float, *, draining: bool = False) -> None:
         """A new instance, or one whose pod was seen again with other values (matched by key; counts are kept)."""
         known = self.instances.get(instance.key)
-        if known is None or known.address != instance.address:
+        if known is None or known.address != instance.address or known.uid != instance.uid:
             if known is not None:
                 self.remove(known.key, now)
             self.instances[instance.key] = known = instance
         self._unplace(known)
         known.concurrency, known.revision = instance.concurrency, instance.revision
-        known.draining = known.draining or instance.draining
-        self._place(known)
+        self._tell(known, DRAINED if draining else SEEN)
         self._settle(now)
 
     def drain(self, instance: Instance) -> None:
         """The instance gets no new invocation, ever."""
-        self._unplace(instance)
-        instance.draining = True
+        self._tell(instance, DRAINED)
 
-    def unblock(self, instance: Instance, now: float) -> None:
-        """The time of leaving the instance alone is over."""
-        if instance.blocked:
-            instance.blocked = False
-            self._place(instance)
+    def rested(self, instance: Instance, rest: int, now: float) -> None:
+        """The time of leaving the instance alone is over. Does nothing when that rest (the value of `rests` in it) has
+        ended in another way: a later one has a time of its own."""
+        if instance.state is RESTING and instance.rests == rest:
+            self._tell(instance, RESTED)
             self._settle(now)
 
     def remove(self, key: str, now: float) -> Instance | None:
         """The pod is gone. Invocations that are still in service there end by themselves."""
         instance = self.instances.pop(key, None)
         if instance is not None:
-            self._unplace(instance)
-            instance.gone = True
+            self._tell(instance, REMOVED)
         return instance
 
     # --- what observers ask -------------------------------------------------------------------------------------------
@@ -219,7 +275,12 @@ class Queue:
         self._service_sum -= now
         return instance
 
-    def _give_back(self, instance: Instance, now: float) -> None:
+    def _give_back(self, waiter: Waiter, now: float, told: str) -> None:
+        instance = waiter.instance
+        assert instance is not None
+        waiter.instance = None
+        if told and (told is not ANSWERED or instance.failures):  # without failures it serves, and goes on with it
+            self._tell(instance, told)
         self._unplace(instance)
         instance.in_service -= 1
         self.in_service -= 1
@@ -229,21 +290,36 @@ class Queue:
     def _settle(self, now: float) -> None:
         """Gives free slots to those who wait."""
         while self._again or self._waiting:
+            waiter = self._again[0][1] if self._again else next(iter(self._waiting.values()))
+            if waiter.deadline <= now:
+                self.leave(waiter, now)
+                continue
             instance = self._take(now)
             if instance is None:
                 return
-            waiter = self._again.pop(0)[1] if self._again else self._waiting.popitem(last=False)[1]
+            if self._again:
+                self._again.pop(0)
+            else:
+                self._waiting.popitem(last=False)
             self._waiting_sum += now
-            waiter.granted(instance, now)
+            waiter.place = _GRANTED[waiter.place]
+            waiter.instance = instance
+            waiter.granted(now)
 
-    def _block(self, instance: Instance) -> None:
-        if not instance.blocked:  # what it refused at the same time counts once
-            self._unplace(instance)
+    def _tell(self, instance: Instance, event: str) -> None:
+        """Something has happened to the instance: its next state, and its place in the buckets."""
+        old, new = instance.state, states.INSTANCE.next(instance.state, event)
+        self._unplace(instance)
+        if event is ANSWERED:
+            instance.failures = 0
+        elif event is REFUSED and old is not RESTING:  # what it refused at the same time counts once
             instance.failures += 1
-            instance.blocked = True
+            instance.rests += 1
+        instance.state = new
+        self._place(instance)
 
     def _place(self, instance: Instance) -> None:
-        if instance.gone or instance.draining or instance.blocked or instance.in_service >= instance.concurrency:
+        if instance.state is not SERVING or instance.in_service >= instance.concurrency:
             return
         load = instance.in_service
         while len(self._buckets) <= load:

@@ -27,6 +27,11 @@ class Field(IntEnum):
     UPGRADE = 10
     REFUSED = 11
     FORWARDED_HOST = 12
+    AUTHORIZATION = 13
+    API_KEY = 14
+    ORIGIN = 15
+    WANTED_METHOD = 16
+    WANTED_HEADERS = 17
 
 
 _HOP_BY_HOP: Final = frozenset(
@@ -44,6 +49,11 @@ _REQUEST: Final = {
     "x-forwarded-host": Field.FORWARDED_HOST,
     "forwarded": Field.FORWARDED,
     "x-real-ip": Field.FORWARDED,
+    "authorization": Field.AUTHORIZATION,
+    "x-api-key": Field.API_KEY,
+    "origin": Field.ORIGIN,
+    "access-control-request-method": Field.WANTED_METHOD,
+    "access-control-request-headers": Field.WANTED_HEADERS,
 }
 _RESPONSE: Final = {
     "connection": Field.CONNECTION,

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -14,12 +15,12 @@ from aiohttp import web
 from kubernetes.aio.config import ConfigException
 
 from kappa_api import names
-from kappa_gateway import logs, settings, shutdown
+from kappa_gateway import descriptors, logs, settings, shutdown
 from kappa_gateway.admin import make_admin
 from kappa_gateway.app import Gateway
 from kappa_gateway.kube import ApiError, Kube
 from kappa_gateway.settings import Settings, SettingsError
-from kappa_gateway.watch import Watcher
+from kappa_gateway.watch import Watcher, api_keys, gateways
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def main() -> int:
         print(f"kappa-gateway: {error}", file=sys.stderr)
         return 2
     try:
-        uvloop.run(run(chosen))
+        uvloop.run(run(replace(chosen, limits=descriptors.claim(chosen.limits))))
     except ConfigException as error:
         print(f"kappa-gateway: set KUBECONFIG, or run inside a cluster: {error}", file=sys.stderr)
         return 2
@@ -51,10 +52,17 @@ async def run(chosen: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     kube = await Kube.connect()
     gateway = Gateway(chosen, operator_finder(kube, chosen.system_namespace))
-    watcher = Watcher(kube, gateway.catalog)
+    gateway.guard.use(kube)
+    watcher = Watcher(
+        kube,
+        gateway.catalog,
+        gateways(chosen.system_namespace, gateway.admission.peers),
+        *api_keys(chosen.auth.key_namespaces, gateway.guard.keys),
+    )
     tasks = [
         spawn(watcher.run()),
         spawn(gateway.tick()),
+        spawn(chosen.keys.keep()),
         spawn(gateway.keep_routes()),
         spawn(gateway.demand.run()),
         spawn(announce(gateway, watcher)),
@@ -71,6 +79,7 @@ async def run(chosen: Settings) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     gateway.pools.close()
     await admin.cleanup()
+    await gateway.guard.close()
     await kube.close()
 
 

@@ -37,6 +37,7 @@ class Counters:
         "finished",
         "latency",
         "latency_sum",
+        "rejected",
     )
 
     def __init__(self) -> None:
@@ -48,6 +49,11 @@ class Counters:
         self.cold_starts = 0
         self.cold_seconds = 0.0
         self.cold_latency: list[int] = []
+        self.rejected: dict[str, int] = {}
+
+    def reject(self, reason: str) -> None:
+        """A call was refused by a limit of its function."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
     def finish(self, status: int, seconds: float, *, failed: bool) -> None:
         """An invocation is over. `status` 0: the caller left. `failed`: by the function's or our fault."""
@@ -104,13 +110,20 @@ class GatewayCollector(Collector):
         in_service = GaugeMetricFamily(
             "kappa_gateway_in_service", "Invocations at an instance.", labels=("namespace", "function")
         )
+        rejected = CounterMetricFamily(
+            "kappa_gateway_rejected",
+            "Calls refused by a limit of their function, by reason.",
+            labels=("namespace", "function", "reason"),
+        )
         known = 0
         for key, state in self._gateway.catalog.functions.items():
             known += state.entry is not None
-            if not state.queue.arrivals:
-                continue
             labels = key.split("/", 1)
             counters = state.counters
+            for reason, count in counters.rejected.items():
+                rejected.add_metric([*labels, reason], count)
+            if not state.queue.arrivals:
+                continue
             for name, count in zip(CLASSES, counters.classes, strict=True):
                 if count:
                     requests.add_metric([*labels, name], count)
@@ -120,7 +133,7 @@ class GatewayCollector(Collector):
                 cold_seconds.add_metric(labels, _cumulative(counters.cold_latency), counters.cold_seconds)
             waiting.add_metric(labels, state.queue.waiting)
             in_service.add_metric(labels, state.queue.in_service)
-        yield from (requests, latency, cold, cold_seconds, waiting, in_service)
+        yield from (requests, latency, cold, cold_seconds, waiting, in_service, rejected)
         yield GaugeMetricFamily("kappa_gateway_functions", "Functions known.", value=known)
         yield from self._process()
 
@@ -142,3 +155,28 @@ class GatewayCollector(Collector):
         yield GaugeMetricFamily(
             "kappa_gateway_client_connections", "Open connections of callers.", value=gateway.connections()
         )
+        yield GaugeMetricFamily("kappa_gateway_tasks", "Tasks of the event loop.", value=gateway.tasks())
+        yield from self._limits()
+
+    def _limits(self) -> Iterator[Metric]:
+        door, admission, budget = self._gateway.server.door, self._gateway.admission, self._gateway.bodies.budget
+        turned_away = CounterMetricFamily(
+            "kappa_gateway_connections_turned_away", "Connections beyond a cap, by which.", labels=("reason",)
+        )
+        for reason, count in door.turned_away.items():
+            turned_away.add_metric([reason], count)
+        yield turned_away
+        yield CounterMetricFamily(
+            "kappa_gateway_connections_evicted", "Idle connections closed to make room.", value=door.evicted
+        )
+        yield CounterMetricFamily(
+            "kappa_gateway_rests", "Pauses of connections refused in a loop.", value=self._gateway.server.rests
+        )
+        for name, text, value in (
+            ("client_connections_limit", "Cap of the connections of callers.", door.total),
+            ("held_body_bytes", "Bodies of calls that wait or run.", budget.used),
+            ("held_body_bytes_limit", "The most they may take.", budget.total),
+            ("limited_callers", "Callers remembered for rate limits.", admission.room.used),
+            ("gateways", "Ready gateways that share rate limits.", admission.peers.count),
+        ):
+            yield GaugeMetricFamily(f"kappa_gateway_{name}", text, value=value)

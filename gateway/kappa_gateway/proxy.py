@@ -5,20 +5,24 @@ which for short replies is before the caller has read anything.
 """
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
 from kappa_api import names
-from kappa_gateway import retry
+from kappa_gateway import cors, retry
 from kappa_gateway.call import Call
 from kappa_gateway.dispatch import Instance
 from kappa_gateway.errors import GatewayError
 from kappa_gateway.retry import Outcome
+from kappa_gateway.states import IN_SERVICE
 from kappa_gateway.upstream import Connection, TruncatedError, UpstreamError, status_line
 from kappa_gateway.websocket import relay
 
 if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
+
+log = logging.getLogger(__name__)
 
 _REFUSALS: Final = {
     names.REFUSED_BUSY.encode(): Outcome.BUSY,
@@ -29,6 +33,7 @@ _REQUEST_ID: Final = names.HEADER_REQUEST_ID.encode()
 _DEADLINE: Final = names.HEADER_DEADLINE.encode()
 _FUNCTION_ERROR: Final = f"{names.HEADER_ERROR_SOURCE}: {names.SOURCE_FUNCTION}\r\n".encode()
 _FORWARDED: Final = b"x-forwarded-for: %b\r\nx-forwarded-proto: http\r\nx-forwarded-host: %b\r\n"
+_EXPECT: Final = b"expect: 100-continue\r\n\r\n"
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -42,6 +47,7 @@ class Proxy:
     async def serve(self, call: Call) -> bool:
         """The whole exchange; `Gateway.handle` catches what it raises. Returns whether the connection may be kept."""
         head = self._head(call)
+        lost = 0
         while True:
             instance = call.instance or await self._wait(call)
             pool = self._gateway.pools.of(instance.key, instance.address)
@@ -50,7 +56,7 @@ class Proxy:
             outcome: Outcome | None = None
             try:
                 connection = pool.get() or await pool.connect(self._connect_time(call))
-                pump = self._send(call, connection, head)
+                pump = self._send(call, connection, head, admits=instance.admits)
                 await connection.head()
                 if not connection.refused or connection.status != 503:
                     return await self._reply(call, connection, pump)
@@ -69,7 +75,8 @@ class Proxy:
                         pool.put_back(connection, self._gateway.clock())
                 if instance.gone:
                     self._gateway.pools.drop(instance.key)
-            self._again(call, instance, outcome)
+            lost += outcome is Outcome.LOST
+            self._again(call, instance, outcome, lost)
 
     # --- towards the instance -----------------------------------------------------------------------------------------
     def _head(self, call: Call) -> bytes:
@@ -110,8 +117,12 @@ class Proxy:
             lines += b"x-forwarded-host: %b\r\n" % request.host
         return lines
 
-    def _send(self, call: Call, connection: Connection, head: bytes) -> asyncio.Task[None] | None:
-        """Writes head and held body; a body that is not whole is pumped by the task that this returns."""
+    def _send(self, call: Call, connection: Connection, head: bytes, *, admits: bool) -> asyncio.Task[None] | None:
+        """Writes head and held body; a body that is not whole is pumped by the task that this returns.
+
+        `admits`: the instance may refuse, and is asked to say that it does not before it gets any of the body: until
+        then all of it can be sent to another one.
+        """
         request, body = call.request, call.body
         if body.whole:
             data = head + body.held if body.held else head
@@ -119,8 +130,10 @@ class Proxy:
             return None
         chunked = request.length < 0
         held = b"%x\r\n%b\r\n" % (len(body.held), body.held) if chunked else body.held
-        connection.send(head + held, head_only=request.method == "HEAD")
-        pump = asyncio.get_running_loop().create_task(body.pump(connection, chunked=chunked))
+        first = held if admits else b""
+        head = head[:-2] + _EXPECT if first else head + held
+        connection.send(head, head_only=request.method == "HEAD")
+        pump = asyncio.get_running_loop().create_task(body.pump(connection, chunked=chunked, first=first))
         pump.add_done_callback(lambda task: _stop(task, connection))
         return pump
 
@@ -141,33 +154,32 @@ class Proxy:
             state.counters.cold(self._gateway.clock() - call.arrived)
         return call.instance
 
-    def _again(self, call: Call, instance: Instance, outcome: Outcome) -> None:
-        """After a failed attempt: back to the queue, or GatewayError."""
+    def _again(self, call: Call, instance: Instance, outcome: Outcome, lost: int) -> None:
+        """After a failed attempt: back to the queue, or GatewayError. `lost`: how often this call has been lost."""
         gateway, state, entry = self._gateway, call.state, call.entry
         assert state is not None
         assert entry is not None
-        now = gateway.clock()
-        blocked_before = instance.blocked
-        if outcome is Outcome.DRAINING:
-            state.queue.drain(instance)
-        block = outcome in retry.BLOCKING or outcome is Outcome.LOST
+        now, rests = gateway.clock(), instance.rests
         idempotent = entry.idempotent or call.request.method in retry.IDEMPOTENT
-        repeat = retry.may_repeat(outcome, idempotent=idempotent, resendable=call.body.resendable, replied=call.replied)
-        call.instance = None
+        resendable = call.body.resendable and lost <= retry.MOST_LOST
+        repeat = retry.may_repeat(outcome, idempotent=idempotent, resendable=resendable, replied=call.replied)
         if repeat:
             gateway.retries[outcome] += 1
-            state.queue.again(call, instance, now, block=block)
+            state.queue.again(call, now, retry.TELLS[outcome])
         else:
-            state.queue.release(instance, now, block=block)
-        if block and not blocked_before:
+            state.queue.release(call, now, retry.TELLS[outcome])
+        if instance.rests != rests:
+            rest = instance.rests
             asyncio.get_running_loop().call_later(
-                retry.backoff(instance.failures), lambda: state.queue.unblock(instance, gateway.clock())
+                retry.backoff(instance.failures), lambda: state.queue.rested(instance, rest, gateway.clock())
             )
         if not repeat:
             code, message = retry.VERDICT[outcome]
             raise GatewayError(code, message)
         if state.entry is None:
             raise GatewayError("not_found", f"function {state.queue.key} was deleted")
+        if state.fault and not state.queue.instances:
+            raise GatewayError("not_ready", state.fault)
 
     # --- towards the caller -------------------------------------------------------------------------------------------
     async def _reply(self, call: Call, connection: Connection, pump: asyncio.Task[None] | None) -> bool:
@@ -186,6 +198,7 @@ class Proxy:
             call.replied = True
             if client.full:
                 await client.drain()
+            self._release(call)
             return keep
         chunked = connection.length < 0 and not request.v10
         try:
@@ -202,15 +215,19 @@ class Proxy:
             if chunked:
                 client.send(b"0\r\n\r\n")
         except TruncatedError:
+            # The caller sees only that the reply broke off: the log must say whose it was.
+            text = "%s ended the connection in the middle of its reply"
+            log.warning(text, connection.pool.address, extra={"requestId": call.request_id.decode("latin-1")})
             call.failed = True
             client.abort()
             return False
+        self._release(call)
         return keep
 
     def _release(self, call: Call) -> None:
-        instance, call.instance = call.instance, None
-        if instance is not None and call.state is not None:
-            call.state.queue.release(instance, self._gateway.clock())
+        """The instance has answered."""
+        if call.place is IN_SERVICE and call.state is not None:
+            call.state.queue.release(call, self._gateway.clock())
 
 
 def _stop(pump: asyncio.Task[None], connection: Connection) -> None:
@@ -226,6 +243,9 @@ def _framed(piece: bytes, chunked: bool) -> bytes:
 def _reply_head(call: Call, connection: Connection, length: int, keep: bool, chunked: bool) -> bytes:
     status = connection.status
     lines = connection.lines
+    if call.cors:
+        lines = [line for line in lines if line[: len(cors.PREFIX)].lower() != cors.PREFIX]
+        lines.append(call.cors)
     lines.append(b"%b: %b\r\n" % (_REQUEST_ID, call.request_id))
     if status >= 400:
         lines.append(_FUNCTION_ERROR)

@@ -25,12 +25,15 @@ _known_hosts: set[bytes] = set()
 class Request:
     """`target`: origin-form, raw (percent-encoding and query kept). `lines`: header lines to pass on, with their CRLF.
 
-    `host`: as sent; `length`: Content-Length, or -1; `request_id`: the caller's, or empty; `forwarded_*`: only when
-    such fields are trusted.
+    `credentials`: (kind, value, its line among `lines`) of each Authorization and x-api-key. `origin`: of a web page.
+    `preflight`: the method that a page asks leave for (an OPTIONS request with Access-Control-Request-Method), with
+    `wanted_headers`. `host`: as sent; `length`: Content-Length, or -1; `request_id`: the caller's, or empty;
+    `forwarded_*`: only when such fields are trusted.
     """
 
     __slots__ = (
         "continues",
+        "credentials",
         "forwarded_for",
         "forwarded_host",
         "host",
@@ -38,15 +41,20 @@ class Request:
         "length",
         "lines",
         "method",
+        "origin",
+        "preflight",
         "request_id",
         "target",
         "v10",
+        "wanted_headers",
         "websocket",
     )
 
     def __init__(self) -> None:
         self.method = self.target = ""
-        self.host = self.request_id = b""
+        self.host = self.request_id = self.origin = self.wanted_headers = b""
+        self.credentials: tuple[tuple[Field, bytes, bytes], ...] = ()
+        self.preflight = ""
         self.lines: list[bytes] = []
         self.length = -1
         self.continues = self.websocket = self.v10 = self.forwarded_host = False
@@ -106,6 +114,8 @@ def read(message: RawRequestMessage, limits: Limits, *, trust_forwarded: bool) -
                 request.request_id = value
         elif kind is Field.UPGRADE:
             upgrade = value
+        elif kind >= Field.AUTHORIZATION:
+            lines.append(_noted(request, kind, name, value))
         elif trust_forwarded:
             if kind is Field.FORWARDED_FOR:
                 request.forwarded_for.append(value)
@@ -122,13 +132,32 @@ def read(message: RawRequestMessage, limits: Limits, *, trust_forwarded: bool) -
         _apply_connection(request, connection, upgrade)
     if request.websocket and encoded:
         raise GatewayError("bad_request", "a WebSocket begins without a body", close=True)
-    if upgrade and not request.websocket:
-        request.keep = False  # an upgrade that is not taken; the parser is not sure what follows
+    if upgrade:
+        request.keep = False  # where the upgrade is not taken, the parser is not sure what follows
+    if request.method == "CONNECT":  # with any target: what follows it is a tunnel to some servers, a body to others
+        raise GatewayError(
+            "method_not_allowed", "this is not a proxy", close=True, allow="GET, HEAD, POST, PUT, DELETE"
+        )
     if not request.target.startswith("/"):
         _normalise_target(request)
     elif "#" in request.target:
         raise GatewayError("bad_request", "a request has no fragment", close=True)
     return request
+
+
+def _noted(request: Request, kind: Field, name: bytes, value: bytes) -> bytes:
+    """A field that passes, and that the gateway looks at as well. Returns its line."""
+    line = b"%b: %b\r\n" % (name, value)
+    if kind is Field.ORIGIN:
+        request.origin = value
+    elif kind is Field.WANTED_METHOD:
+        if request.method == "OPTIONS":
+            request.preflight = value.decode("latin-1")
+    elif kind is Field.WANTED_HEADERS:
+        request.wanted_headers += b"," + value if request.wanted_headers else value
+    else:
+        request.credentials += ((kind, value, line),)
+    return line
 
 
 def _check_host(request: Request) -> None:
@@ -156,10 +185,6 @@ def _apply_connection(request: Request, connection: bytes, upgrade: bytes) -> No
 
 def _normalise_target(request: Request) -> None:
     """The other forms of a request's target (RFC 9112 section 3.2)."""
-    if request.method == "CONNECT":
-        raise GatewayError(
-            "method_not_allowed", "this is not a proxy", close=True, allow="GET, HEAD, POST, PUT, DELETE"
-        )
     form = _AUTHORITY_FORM.fullmatch(request.target)
     if form is None:
         raise GatewayError("not_found", "the target is not a path")

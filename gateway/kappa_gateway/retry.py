@@ -11,6 +11,8 @@ cannot be known. It is rare because our idle limit is shorter than the runtime's
 from enum import Enum
 from typing import Final
 
+from kappa_gateway import states
+
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
@@ -50,8 +52,19 @@ VERDICT: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.GARBAGE: ("bad_response", "the function did not answer in HTTP"),
 }
 
-#: Outcomes that say the instance itself cannot take an invocation now, whatever its count of free slots says.
-BLOCKING: Final = frozenset({Outcome.UNREACHABLE, Outcome.BUSY, Outcome.EMPTY})
+#: What an outcome says about the instance itself, as an event of `states.INSTANCE`; empty: nothing.
+TELLS: Final[dict[Outcome, str]] = {
+    Outcome.UNREACHABLE: states.REFUSED,
+    Outcome.BUSY: states.REFUSED,
+    Outcome.DRAINING: states.DRAINED,
+    Outcome.EMPTY: states.REFUSED,
+    Outcome.LOST: states.REFUSED,
+    Outcome.GARBAGE: "",
+}
+
+#: How often a call that was lost is sent again. One that takes its instance down with it must not go round until none
+#: is left; more than once, as several instances may die together.
+MOST_LOST: Final = 3
 
 FIRST_BACKOFF: Final = 0.005
 LAST_BACKOFF: Final = 0.100

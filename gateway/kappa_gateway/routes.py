@@ -3,18 +3,20 @@
 The table is immutable and swapped whole. Who owns a route that two functions ask for is decided by
 `kappa_api.routes.assign`, the same code the operator uses to report the conflict. Among routes that match, the more
 exact host wins (name, then `*.` wildcard, then any host), then at each segment literal text before `{name}` before
-`{name+}`.
+`{name+}`. On a host that belongs to a namespace only its own routes answer, those for any host included.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote_plus, unquote
 
 from kappa_api import names
 from kappa_api.function import Function
-from kappa_api.routes import Claim, Route, assign, parse_template
+from kappa_api.limits import NO_LIMITS, RequestLimits
+from kappa_api.routes import Claim, Route, assign, is_shared, namespace_of, parse_template
+from kappa_gateway.auth.guard import Access
 from kappa_gateway.errors import GatewayError
 
 
@@ -31,8 +33,10 @@ class Entry:
     concurrency: int
     idempotent: bool = False
     max_body: int = 0
+    limits: RequestLimits = NO_LIMITS
     routes: tuple[Route, ...] = ()
     prefix_line: bytes = b""
+    access: Access | None = None  # None: anybody may call
     version: tuple[str, int] = ("", 0)  # (uid, generation): what a change of status leaves alone
 
     @classmethod
@@ -45,6 +49,8 @@ class Entry:
             concurrency=function.spec.concurrency,
             idempotent=http.idempotent,
             max_body=http.max_body_bytes,
+            limits=http.limits,
+            access=Access.of(http),
             routes=http.routes,
             prefix_line=f"x-forwarded-prefix: {names.FUNCTION_PATH}{function.key}\r\n".encode(),
             version=(function.uid, function.generation),
@@ -78,23 +84,28 @@ class _Node:
 class RouteTable:
     """All host routes at one moment."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry] = (), shared: Collection[str] = ()) -> None:
         self._hosts: dict[str, _Node] = {}
+        self._namespaces: dict[str, str] = {}  # of each host that one namespace has for itself: `namespace/`
         routed = [entry for entry in entries if entry.routes]
-        owners, self.conflicts = assign(Claim(e.key, e.created, e.routes) for e in routed)
+        owners, self.conflicts = assign((Claim(e.key, e.created, e.routes) for e in routed), shared)
         for entry in routed:
             for route in entry.routes:
                 claimed = route.keys()
                 methods = [key[2] for key in claimed if owners.get(key) == entry.key]
                 if methods:
                     self._add(route, entry.key, methods)
+                    if not is_shared(route.host, shared):
+                        self._namespaces[route.host] = namespace_of(entry.key) + "/"
 
     def find(self, host: str, method: str, path: str) -> Match:
         """The function for a request; `path` is raw and without the query. Raises GatewayError (404, 405)."""
         pieces = path[1:].split("/")
         allowed: set[str] = set()
-        for root in self._roots(host):
-            found = _walk(root, pieces, 0, method, (), allowed)
+        search = _Search(pieces, method, allowed)
+        for name, root in self._roots(host):
+            search.inside = search.inside or self._namespaces.get(name, "")
+            found = _walk(root, 0, (), search)
             if found is not None:
                 return found
         if allowed:
@@ -102,17 +113,17 @@ class RouteTable:
             raise GatewayError("method_not_allowed", f"{method} is not allowed here; allowed: {allow}", allow=allow)
         raise GatewayError("not_found", "no function has this host and path")
 
-    def _roots(self, host: str) -> Iterable[_Node]:
+    def _roots(self, host: str) -> Iterable[tuple[str, _Node]]:
         hosts = self._hosts
         if host in hosts and host:
-            yield hosts[host]
+            yield host, hosts[host]
         rest = host
         while (dot := rest.find(".")) >= 0:
             rest = rest[dot + 1 :]
             if (wild := hosts.get("*." + rest)) is not None:
-                yield wild
+                yield "*." + rest, wild
         if "" in hosts:
-            yield hosts[""]
+            yield "", hosts[""]
 
     def _add(self, route: Route, owner: str, methods: Iterable[str]) -> None:
         node = self._hosts.setdefault(route.host, _Node())
@@ -133,28 +144,39 @@ class RouteTable:
         return f"<RouteTable hosts={sorted(self._hosts)} conflicts={len(self.conflicts)}>"
 
 
-def _walk(
-    node: _Node, pieces: list[str], at: int, method: str, values: tuple[str, ...], allowed: set[str]
-) -> Match | None:
+@dataclass(slots=True)
+class _Search:
+    """What is looked for. `inside`: only functions whose key begins so; `allowed` collects the methods of misses."""
+
+    pieces: list[str]
+    method: str
+    allowed: set[str]
+    inside: str = ""
+
+
+def _walk(node: _Node, at: int, values: tuple[str, ...], search: _Search) -> Match | None:
+    pieces = search.pieces
     if at == len(pieces):
-        return _leaf(node, method, values, allowed)
+        return _leaf(node, values, search)
     text = unquote(pieces[at])
     found = None
     if (child := node.literal.get(text)) is not None:
-        found = _walk(child, pieces, at + 1, method, values, allowed)
+        found = _walk(child, at + 1, values, search)
     if found is None and node.hole is not None and text:
-        found = _walk(node.hole, pieces, at + 1, method, (*values, text), allowed)
+        found = _walk(node.hole, at + 1, (*values, text), search)
     if found is None and node.rest is not None and any(pieces[at:]):
-        found = _leaf(node.rest, method, (*values, unquote("/".join(pieces[at:]))), allowed)
+        found = _leaf(node.rest, (*values, unquote("/".join(pieces[at:]))), search)
     return found
 
 
-def _leaf(node: _Node, method: str, values: tuple[str, ...], allowed: set[str]) -> Match | None:
-    leaf = node.leaf.get(method) or node.leaf.get("*")
+def _leaf(node: _Node, values: tuple[str, ...], search: _Search) -> Match | None:
+    leaf = node.leaf.get(search.method) or node.leaf.get("*")
     if leaf is None:
-        allowed.update(node.leaf)
+        search.allowed.update(key for key, (owner, _, _) in node.leaf.items() if owner.startswith(search.inside))
         return None
     owner, template, parameters = leaf
+    if not owner.startswith(search.inside):
+        return None
     return Match(owner, template, dict(zip(parameters, values, strict=True)))
 
 

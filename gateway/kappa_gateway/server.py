@@ -4,13 +4,14 @@ aiohttp's loop makes a task, a request object and a stream writer for each reque
 the cost of a proxied call (measured: 22 of 45 microseconds). `Client.start` replaces that loop and hands the parsed
 message to the gateway, which writes bytes itself. The rest is aiohttp's: parsing, flow control, keep-alive timer.
 
-What is added to it: errors of parsing as our JSON, a limit to the time of sending a head, a body that turns out to be
-malformed wakes its reader, and connections are closed so that the last reply arrives (RFC 9112 section 9.6).
+What is added to it: caps of connections (`door.py`), errors of parsing as our JSON, a limit to the time of sending a
+head, a body that turns out to be malformed wakes its reader, and connections are closed so that the last reply arrives
+(RFC 9112 section 9.6).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -18,11 +19,22 @@ from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from kappa_gateway import caller_keys, door
 from kappa_gateway.errors import GatewayError, render
 from kappa_gateway.settings import Limits
 
 #: How long a closing connection still swallows what its client sends, so that the reply is not destroyed by a reset.
 LINGER_SECONDS: Final = 2.0
+#: Connections turned away that may linger at the same time (fewer where few may stay); beyond, they are closed at once.
+LINGERING: Final = 100
+
+#: So many refusals (429) in a row are answered as fast as they come. After that the connection rests before its next
+#: request is looked at, longer each time, so that whoever calls in a loop does not get the core that others need.
+FREE_REFUSALS: Final = 5
+REST_SECONDS: Final = 0.01
+LONGEST_REST: Final = 0.1
+#: How long they do: a reply that was sent before the request came is soon read.
+TURN_AWAY_SECONDS: Final = 0.5
 
 #: Serves one request; returns whether the connection can carry another.
 Handler = Callable[["Client", RawRequestMessage, StreamReader], Awaitable[bool]]
@@ -44,11 +56,15 @@ class Client(RequestHandler):
     __slots__ = (
         "_body",
         "_head_timer",
+        "_inside",
+        "_refusals",
         "_server",
         "address",
+        "caller",
         "forwarded",
         "forwarded_host",
         "late_expiry",
+        "refused",
         "relay",
         "served",
     )
@@ -58,11 +74,15 @@ class Client(RequestHandler):
         self._server = server
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
+        self._inside = False  # the door counts this connection
         self.address = b""  # the caller's, as text
+        self.caller = caller_keys.UNKNOWN  # the key of that address
         self.forwarded = b""  # header lines that tell of this caller, for requests to `forwarded_host`
         self.forwarded_host: bytes | None = None
         self.relay: Relayed | None = None
         self.served = 0
+        self.refused = False  # a limit was exceeded by the request that was served last
+        self._refusals = 0  # in a row
         self.late_expiry = False  # a deadline cancelled this task after its request was done
 
     # --- what the gateway uses ----------------------------------------------------------------------------------------
@@ -129,13 +149,39 @@ class Client(RequestHandler):
             self._body = payload
             self.served += 1
             self._server.requests_count += 1
-            keep = await handle(self, message, payload) and payload.is_eof()
+            keep = await handle(self, message, payload) and (payload.is_eof() or await self._swallow(payload))
+            if self.refused:
+                self.refused = False
+                self._refusals += 1
+                if self._refusals > FREE_REFUSALS and keep and self._server.per_address:
+                    await self._rest()
+            elif self._refusals:
+                self._refusals = 0
             if keep:
                 self._body = EMPTY_PAYLOAD
                 self._next_keepalive_close_time = close_time = loop.time() + self._keepalive_timeout
                 if self._keepalive_handle is None:
                     self._keepalive_handle = loop.call_at(close_time, self._process_keepalive)
         self._end(linger=bool(self._messages) or self._upgraded or not self._body.is_eof())
+
+    async def _rest(self) -> None:
+        self._server.rests += 1
+        try:
+            await asyncio.sleep(min(LONGEST_REST, REST_SECONDS * (self._refusals - FREE_REFUSALS)))
+        except asyncio.CancelledError:
+            if not self.late_expiry or self._force_close:
+                raise
+            self.late_expiry = False
+
+    async def _swallow(self, payload: StreamReader) -> bool:
+        """Throws away the rest of a body that nobody wants, so that the connection can carry the next request."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not payload.at_eof():
+                    await payload.readany()
+        except (TimeoutError, GatewayError, web.RequestPayloadError):
+            return False
+        return True
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -147,9 +193,15 @@ class Client(RequestHandler):
             self._head_timer = self._loop.call_later(self._server.limits.head_seconds, self._head_too_slow)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
+        self.caller = caller_keys.by_address(self.address)
+        if not self._server.door.enter(self.caller):
+            self._close = True  # nothing that comes is read
+            self._server.turn_away(transport, door.ADDRESS)
+            return
+        self._inside = True
+        super().connection_made(transport)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -160,6 +212,7 @@ class Client(RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        self._leave()
         super().connection_lost(exc)
 
     # --- ending -------------------------------------------------------------------------------------------------------
@@ -168,10 +221,21 @@ class Client(RequestHandler):
         """Between two requests, with nothing of the next one received."""
         return self._waiter is not None and not self._messages and self._head_timer is None
 
+    @property
+    def idle_since(self) -> float:
+        """When it became idle, in the loop's time; infinity while it is not."""
+        return self._next_keepalive_close_time - self._keepalive_timeout if self.idle else float("inf")
+
     def retire(self) -> None:
         """Closes the connection if it is idle; otherwise it ends with the current request."""
         if self.idle:
+            self._leave()
             self.force_close()
+
+    def _leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._server.door.leave(self.caller)
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
@@ -202,8 +266,19 @@ class Client(RequestHandler):
         self._loop.call_later(LINGER_SECONDS, transport.abort)
 
 
+class TurnedAway(asyncio.Protocol):
+    """A connection beyond the cap: it is told so, and costs as little as can be."""
+
+    def __init__(self, server: "DataServer") -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._server.turn_away(transport, door.TOTAL)
+
+
 class DataServer(web.Server):
-    """Makes a Client per connection. `handle` is the gateway's request chain."""
+    """Makes a Client per connection. `handle` is the gateway's request chain; `per_address` False: all connections are
+    those of a few proxies, so what one of them carries too much of must not be held against it."""
 
     def __init__(
         self,
@@ -212,12 +287,38 @@ class DataServer(web.Server):
         *,
         new_request_id: Callable[[], bytes],
         count_refused: Callable[[GatewayError], None],
+        per_address: bool = True,
     ) -> None:
         super().__init__(_unused, handler_cancellation=True)
         self.handle, self.limits = handle, limits
         self.new_request_id, self.count_refused = new_request_id, count_refused
+        each = limits.connections_per_address or max(1, limits.connections // 2)
+        self.per_address = per_address
+        self.rests = 0  # pauses of connections that were refused in a loop
+        self.door = door.Door(limits.connections, each if per_address else 0, lambda: self.clients)
+        self._lingering, self._most_lingering = 0, min(LINGERING, max(4, limits.connections // 4))
 
-    def __call__(self) -> RequestHandler:
+    def turn_away(self, made: asyncio.BaseTransport, reason: str) -> None:
+        """Answers a connection that may not stay, and closes it."""
+        self.door.turned_away[reason] += 1
+        transport = cast(asyncio.Transport, made)  # uvloop's is none by its class
+        if self._lingering >= self._most_lingering:
+            transport.abort()
+            return
+        whose = "this address has" if reason == door.ADDRESS else "there are"
+        failure = GatewayError("too_many_connections", f"{whose} too many connections to this gateway", close=True)
+        transport.write(render(failure, self.new_request_id(), keep=False))
+        transport.write_eof()
+        self._lingering += 1
+        self._loop.call_later(TURN_AWAY_SECONDS, self._turned_away, transport)
+
+    def _turned_away(self, transport: asyncio.Transport) -> None:
+        self._lingering -= 1
+        transport.abort()
+
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
+        if self.door.full(self._loop.time()):
+            return TurnedAway(self)
         return Client(
             self,
             loop=self._loop,

@@ -29,6 +29,10 @@ _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() f
 _RESPONSE_FIELDS: Final[Memo] = response_memo()
 
 
+#: Stands for the parser of a connection that is not open yet, or no more.
+_SPENT: Final = httptools.HttpResponseParser(object())
+
+
 def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
@@ -66,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_dirty",
         "_drain_waiter",
         "_error",
+        "_go",
         "_head_bytes",
         "_head_only",
         "_informational",
@@ -78,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_wants_upgrade",
         "busy",
         "complete",
+        "continued",
         "head_done",
         "idle_since",
         "length",
@@ -98,8 +104,9 @@ class Connection(asyncio.Protocol):
         self.tail = b""  # raw bytes that came before there was a peer
         self.idle_since = 0.0
         self.busy = self.upgraded = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _SPENT
         self._waiter: asyncio.Future[None] | None = None
+        self._go: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._paused_reading = self._paused_writing = self._dirty = False
         self._reset(False, False)
@@ -109,7 +116,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.length = -1  # of the body as announced; -1: not announced
         self.refused = b""
-        self.head_done = self.complete = False
+        self.head_done = self.complete = self.continued = False
         self._head_only, self._wants_upgrade = head_only, wants_upgrade
         self._head_bytes = 0
         self._body: list[bytes] = []
@@ -138,6 +145,18 @@ class Connection(asyncio.Protocol):
         if self._paused_writing and self.transport is not None:
             self._drain_waiter = self._loop.create_future()
             await self._drain_waiter
+
+    async def go_ahead(self, seconds: float) -> None:
+        """Waits until the instance says that it wants the body (100 Continue), answers, or is lost; at most `seconds`:
+        nobody has to say so (RFC 9110 section 10.1.1)."""
+        if not (self.continued or self.head_done or self._error is not None):
+            self._go = self._loop.create_future()
+            try:
+                await asyncio.wait_for(self._go, seconds)
+            except TimeoutError:
+                pass
+            finally:
+                self._go = None
 
     async def head(self) -> None:
         """Waits for the head, and for the rest when the reply is short and of known length. Raises UpstreamError."""
@@ -205,6 +224,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio ------------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
         self.pool.open += 1
 
     def data_received(self, data: bytes) -> None:
@@ -246,6 +266,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        # The parser knows us as we know it. Nothing else is in such a circle, and collections of garbage are rare.
+        self._parser = _SPENT
         if self.busy and not self.complete:
             # RFC 9112 section 6.3: without a length, the end of the connection is the end of the body
             if self.head_done and self.length < 0 and not self._chunked and exc is None:
@@ -282,6 +304,11 @@ class Connection(asyncio.Protocol):
         if self._error is None and not self.complete:
             self._error = UpstreamError(outcome, message)
             self._wake()
+            self._proceed()
+
+    def _proceed(self) -> None:
+        if self._go is not None and not self._go.done():
+            self._go.set_result(None)
 
     # --- httptools ----------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -325,6 +352,7 @@ class Connection(asyncio.Protocol):
             if unwanted:
                 self.lines = [line for line in self.lines if line.split(b":", 1)[0].lower() not in unwanted]
         self.head_done = True
+        self._proceed()
         if self._head_only:
             # The parser cannot be told that this reply has no body; it would take the next reply for it.
             self.complete = True
@@ -340,6 +368,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._informational:
             self._informational = False
+            if self.status == 100:
+                self.continued = True
+                self._proceed()
         else:
             self.complete = True
 

@@ -1,10 +1,12 @@
 """WebSockets (RFC 6455): once the instance agreed to the upgrade, bytes go both ways as they come, until one side ends.
 
-The frames are not parsed, only their borders towards the caller are followed, so that a gateway that shuts down can put
-its own close frame (1001, going away) between two of the function's.
+The frames are not parsed, only their borders towards the caller are followed, so that the gateway can put a close frame
+of its own between two of the function's: 1001 (going away) when it shuts down, 1014 (bad gateway) when the instance
+died.
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from kappa_api import names
@@ -15,17 +17,26 @@ if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
     from kappa_gateway.call import Call
 
+log = logging.getLogger(__name__)
+
 #: An unmasked close frame with code 1001.
 GOING_AWAY: Final = b"\x88\x02\x03\xe9"
+_DIED: Final = b"the instance ended the connection"
+#: One with code 1014: what 502 is for an ordinary call.
+INSTANCE_DIED: Final = b"\x88" + bytes([2 + len(_DIED)]) + b"\x03\xf6" + _DIED
+_CLOSE: Final = 0x8
 _HIGH_WATER: Final = 128 * 1024
 
 
 class FrameBorder:
-    """Follows a stream of frames; `between` says that the last byte fed ended one (RFC 6455 section 5.2)."""
+    """Follows a stream of frames (RFC 6455 section 5.2). `between`: the last byte fed ended one. `closed`: there was a
+    close frame, after which nothing may follow.
+    """
 
     def __init__(self) -> None:
         self._head = b""
         self._left = 0
+        self.closed = False
 
     @property
     def between(self) -> bool:
@@ -50,6 +61,7 @@ class FrameBorder:
             if len(head) == 2 + extra + mask:
                 self._left = int.from_bytes(head[2 : 2 + extra]) if extra else short
                 self._head = b""
+                self.closed |= head[0] & 0x0F == _CLOSE
 
 
 class Relay:
@@ -59,6 +71,7 @@ class Relay:
         self._client, self._connection, self._loop = client, connection, loop
         self._border = FrameBorder()
         self._instance_full = False
+        self.broken = False  # the instance ended the connection without a close frame
         self.done: asyncio.Future[None] = loop.create_future()
         self.last = loop.time()
 
@@ -85,6 +98,9 @@ class Relay:
             self._connection.pause_reading()
 
     def upstream_lost(self) -> None:
+        if not self._border.closed and not self.done.done():
+            self.broken = True
+            self._say(INSTANCE_DIED)
         self._finish()
 
     def upstream_full(self) -> None:
@@ -102,10 +118,13 @@ class Relay:
 
     def go_away(self) -> None:
         """The gateway stops: tells the caller, where the stream allows it, and ends."""
-        transport = self._client.transport
-        if transport is not None and self._border.between:
-            transport.write(GOING_AWAY)
+        self._say(GOING_AWAY)
         self._finish()
+
+    def _say(self, close: bytes) -> None:
+        transport = self._client.transport
+        if transport is not None and self._border.between and not self._border.closed:
+            transport.write(close)
 
     def _finish(self) -> None:
         if not self.done.done():
@@ -136,6 +155,10 @@ async def relay(gateway: "Gateway", call: "Call", connection: Connection) -> boo
             if loop.time() - joined.last >= idle:
                 break
     finally:
+        if joined.broken:
+            call.failed = True
+            extra = {"requestId": call.request_id.decode("latin-1")}
+            log.warning("%s of a WebSocket", _DIED.decode(), extra=extra)
         gateway.relays.discard(joined)
         connection.peer = client.relay = None
         if connection.transport is not None:

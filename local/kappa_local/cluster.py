@@ -31,6 +31,7 @@ from kappa_local.kubelet.addresses import Network, claim
 from kappa_local.kubelet.agent import Kubelet, KubeletSettings
 from kappa_local.metadata import now
 from kappa_local.node import node
+from kappa_local.recorder import Forgetter
 from kappa_local.resources import Registry
 from kappa_local.rest import Rest
 from kappa_local.server import ApiServer
@@ -98,6 +99,7 @@ class Cluster:
         collector, contents = GarbageCollector(self.rest), Contents(self.rest)
         self.rest.store.listen(collector.observe)
         self.rest.store.listen(contents.observe)
+        self.rest.store.listen(Forgetter(self.rest).observe)
         try:
             await self._kubelet.start()
             self._tasks = [asyncio.create_task(collector.run()), asyncio.create_task(contents.run())]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from kappa_local import codec, errors, lists, patch, reviews, table, watch
+from kappa_local import codec, errors, lists, patch, reviews, table, tokens, watch
 from kappa_local.lists import Shape
 from kappa_local.requestinfo import RequestInfo
 from kappa_local.resources import Resource
@@ -121,6 +121,8 @@ async def _subresource(call: Call) -> web.StreamResponse:
         return _scale(call)
     if name == "log" and "log" in resource.subresources and method == "GET":
         return await _log(call)
+    if name == "token" and "token" in resource.subresources and method == "POST":
+        return answer(tokens.request(call.rest, call.namespace, call.info.name, call.decoded()), 201)
     if name == "eviction" and "eviction" in resource.subresources and method == "POST":
         eviction = call.decoded()
         options = _delete_options(call, eviction.get("deleteOptions") or {})

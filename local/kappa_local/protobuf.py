@@ -1,5 +1,5 @@
-"""Reads the protobuf bodies that kubectl sends from its typed commands (`create namespace`, `create secret`, `auth
-can-i`).
+"""Reads the protobuf bodies that kubectl sends from its typed commands (`create namespace`, `create secret`,
+`create token`, `create rolebinding`, `auth can-i`).
 
 Only the kinds of those commands; everything else kubectl and the client libraries send is JSON. Field numbers are
 those of Kubernetes' generated.proto files, which never change.
@@ -53,15 +53,35 @@ _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "SelfSubjectRulesReview": (_META, (2, "spec", "RulesSpec")),
     "RulesSpec": ((1, "namespace", "string"),),
     "SelfSubjectReview": (_META,),
+    "TokenRequest": (_META, (2, "spec", "TokenSpec")),
+    "TokenSpec": ((1, "audiences", "list:string"), (4, "expirationSeconds", "int")),
+    "Role": (_META, (2, "rules", "list:PolicyRule")),
+    "ClusterRole": (_META, (2, "rules", "list:PolicyRule")),
+    "PolicyRule": (
+        (1, "verbs", "list:string"),
+        (2, "apiGroups", "list:string"),
+        (3, "resources", "list:string"),
+        (4, "resourceNames", "list:string"),
+        (5, "nonResourceURLs", "list:string"),
+    ),
+    "RoleBinding": (_META, (2, "subjects", "list:Subject"), (3, "roleRef", "RoleRef")),
+    "ClusterRoleBinding": (_META, (2, "subjects", "list:Subject"), (3, "roleRef", "RoleRef")),
+    "Subject": ((1, "kind", "string"), (2, "apiGroup", "string"), (3, "name", "string"), (4, "namespace", "string")),
+    "RoleRef": ((1, "apiGroup", "string"), (2, "kind", "string"), (3, "name", "string")),
 }
 KINDS = (
+    "ClusterRole",
+    "ClusterRoleBinding",
     "ConfigMap",
     "Namespace",
+    "Role",
+    "RoleBinding",
     "Secret",
     "SelfSubjectAccessReview",
     "SelfSubjectReview",
     "SelfSubjectRulesReview",
     "ServiceAccount",
+    "TokenRequest",
 )
 
 

@@ -5,6 +5,7 @@ The HTTP layer, the controllers and the kubelet all go through here; nobody else
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 from kappa_local import crd, errors, metadata, patch
 from kappa_local.apply import apply
 from kappa_local.errors import ApiError
+from kappa_local.quota import refused
 from kappa_local.resources import Registry, Resource
 from kappa_local.selectors import Selector
 from kappa_local.store import Entry, Store
@@ -47,6 +49,8 @@ class Rest:
         self.store = store
         self.registry = registry
         self._clock = clock
+        #: Signs the tokens of service accounts.
+        self.token_key = os.urandom(32)
 
     def builtin(self, plural: str, group: str = "", version: str = "v1") -> Resource:
         found = self.registry.find(group, version, plural)
@@ -93,6 +97,8 @@ class Rest:
             raise errors.already_exists(resource.group, resource.plural, key[1])
         if resource.kind == "CustomResourceDefinition":
             obj["metadata"].setdefault("finalizers", [CRD_FINALIZER])
+        if resource.kind == "Pod":
+            self._check_quota(resource, key)
         if options.dry_run:
             return Entry(key, obj, 0)
         entry = self.store.put(resource.table, key, obj)
@@ -113,6 +119,14 @@ class Rest:
             }
             error.details = {**(error.details or {}), "causes": [cause]}
             raise error
+
+    def _check_quota(self, resource: Resource, key: Key) -> None:
+        quotas = self.store.table("resourcequotas.").entries(key[0])
+        if not quotas:
+            return
+        pods = (entry.obj for entry in self.store.table(resource.table).entries(key[0]))
+        if why := refused((quota.obj for quota in quotas), pods):
+            raise errors.forbidden(resource.group, resource.plural, key[1], why)
 
     def update(self, resource: Resource, key: Key, given: Any, options: WriteOptions, subresource: str = "") -> Entry:
         options.now = self._clock()

@@ -1,4 +1,8 @@
-"""Answers that are computed and not stored: access reviews (everything is allowed here) and the Scale of an object."""
+"""Answers that are computed and not stored: reviews of tokens and of access, and the Scale of an object.
+
+Of itself every program is told that it may do everything, which is so. SubjectAccessReview answers about others, by the
+roles and bindings that exist (rbac.py); TokenReview knows the tokens of service accounts (tokens.py).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from kappa_local import codec
+from kappa_local import codec, rbac, tokens
 from kappa_local.resources import Resource
 from kappa_local.types import Obj
 
 if TYPE_CHECKING:
     from kappa_local.handlers import Call
 
-_USER = {"username": "kappa-local", "groups": ["system:masters", "system:authenticated"]}
 _RULES = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
 
 
@@ -29,9 +32,12 @@ def answer(call: Call) -> web.Response:
                 "incomplete": False,
             }
         case "SelfSubjectReview":
-            status = {"userInfo": _USER}
+            status = {"userInfo": tokens.ADMIN}
         case "TokenReview":
-            status = {"authenticated": True, "user": _USER}
+            status = tokens.review(call.rest, given.get("spec") or {})
+        case "SubjectAccessReview":
+            why = rbac.decide(call.rest, rbac.Question.of(given.get("spec") or {}))
+            status = {"allowed": bool(why), **({"reason": why} if why else {})}
         case _:
             status = {"allowed": True, "reason": "kappa_local allows everything"}
     body = {

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class ApiServer:
         registry = self.rest.registry
         if path in ("/healthz", "/readyz", "/livez"):
             return web.Response(text="ok")
+        if path == "/metrics":
+            return web.Response(text=f"kappa_local_tasks {len(asyncio.all_tasks())}\n")
         if path == "/version":
             return respond(discovery.version())
         if path == "/api":
@@ -96,7 +99,19 @@ class ApiServer:
                 return respond(discovery.group(registry, name, alone=True))
         if path == "/":
             return respond(
-                {"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}
+                {
+                    "paths": [
+                        "/api",
+                        "/api/v1",
+                        "/apis",
+                        "/healthz",
+                        "/livez",
+                        "/metrics",
+                        "/openapi/v3",
+                        "/readyz",
+                        "/version",
+                    ]
+                }
             )
         return not_found_page()
 

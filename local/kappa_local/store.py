@@ -21,11 +21,17 @@ from kappa_local.errors import expired
 from kappa_local.types import Key, Obj
 
 HISTORY = 10_000
-"""Events kept per table. A watch from before them gets 410. More costs memory: old versions stay alive."""
+"""Events kept per table at most. A watch from before them gets 410. More costs memory: old versions stay alive."""
+
+FRESH_SECONDS, LEAST = 120.0, 100
+"""Older events are dropped, but for the last LEAST: memory depends on how much happens, not on how long it has been
+happening. The real server's watch cache goes by the same rule, with 75 seconds.
+"""
 
 WATCHER_BACKLOG = 50_000
 """Events a watcher may lag behind before it is cut off (it lists again then)."""
 
+Clock = Callable[[], float]
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
@@ -90,10 +96,12 @@ class Watcher:
 class Table:
     """All objects of one resource."""
 
-    def __init__(self, floor: int, history: int = HISTORY) -> None:
+    def __init__(self, floor: int, history: int = HISTORY, clock: Clock = time.monotonic) -> None:
         self._namespaces: dict[str, dict[str, Entry]] = {}
         self._ordered: dict[str | None, list[Key]] = {}
-        self._history: deque[Event] = deque(maxlen=history)
+        self._history: deque[Event] = deque()
+        self._times: deque[float] = deque()
+        self._most, self._clock = history, clock
         self._floor = floor
         self._watchers: dict[int, Watcher] = {}
 
@@ -135,9 +143,12 @@ class Table:
         return self._publish(Event("DELETED", entry, before))
 
     def _publish(self, event: Event) -> Event:
-        if len(self._history) == self._history.maxlen:
-            self._floor = self._history[0].entry.rv
+        now = self._clock()
         self._history.append(event)
+        self._times.append(now)
+        while len(self._times) > self._most or (len(self._times) > LEAST and now - self._times[0] > FRESH_SECONDS):
+            self._times.popleft()
+            self._floor = self._history.popleft().entry.rv
         for watcher in tuple(self._watchers.values()):
             watcher.offer(event)
         return event
@@ -172,10 +183,10 @@ Listener = Callable[[str, Event], None]
 class Store:
     """Every table, and the version counter that they share. Writers pass objects that they own and give up."""
 
-    def __init__(self, start: int | None = None, history: int = HISTORY) -> None:
+    def __init__(self, start: int | None = None, history: int = HISTORY, clock: Clock = time.monotonic) -> None:
         self.version = start if start is not None else time.time_ns() // 1_000_000
         self._floor = self.version
-        self._history = history
+        self._history, self._clock = history, clock
         self._tables: dict[str, Table] = {}
         self._listeners: list[Listener] = []
 
@@ -183,7 +194,7 @@ class Store:
         """The table of a resource, named `plural.group`; made on first use."""
         found = self._tables.get(name)
         if found is None:
-            found = self._tables[name] = Table(self._floor, self._history)
+            found = self._tables[name] = Table(self._floor, self._history, self._clock)
         return found
 
     def tables(self) -> dict[str, Table]:

@@ -14,9 +14,9 @@ from kappa_api import names
 from kappa_api.function import Function
 from kappa_api.runtime import own_pod_reason
 from kappa_api.wire import RUNTIME_LOADING, LoadError
-from kappa_operator import pods
+from kappa_operator import pods, states
+from kappa_operator.claiming import Claiming, Reservations
 from kappa_operator.clock import Clock
-from kappa_operator.counted import Counted
 from kappa_operator.instance import (
     LoadFailedError,
     PodClient,
@@ -31,9 +31,11 @@ from kappa_operator.observed import FunctionRecord, Pod, parse_pod, rfc3339
 from kappa_operator.plan import Action, Claim, Delete, Drain, Promote, Verify
 from kappa_operator.plan import Specialize as Load
 from kappa_operator.pool import pick
+from kappa_operator.refusals import refusal
 from kappa_operator.settings import Settings
 from kappa_operator.sources import Content, SourceError
-from kappa_operator.store import Keys, Store
+from kappa_operator.start_times import Start
+from kappa_operator.store import Keys, Store, pool_work
 
 Json = Any
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 CLAIM_TRIES = 5
 VERIFY_AGAIN_SECONDS = 5.0
 DELETE_GRACE_SECONDS = 10
+POOL_EMPTY = "the pool had no pod to spare"
 
 
 class Outcomes(Protocol):
@@ -57,6 +60,8 @@ class Outcomes(Protocol):
     async def content(self, key: str, revision: str) -> Content: ...
     def drained(self, pod: Pod) -> bool: ...
     def specialized(self, seconds: float, *, pooled: bool) -> None: ...
+    def claimed(self, source: str, reason: str) -> None: ...
+    def served(self, start: Start, seconds: float, *, usual: bool) -> None: ...
 
 
 class Actions:
@@ -77,8 +82,11 @@ class Actions:
         self.clock = clock or Clock()
         self.loader = Loader(kube, client, store, settings, self.clock)
         self.busy: set[str] = set()
+        self.leaving: set[str] = set()  # those of them that a drain or a deletion is at work on
         self.verified: set[str] = set()
-        self.reserved: set[str] = set()
+        self.reserved = Reservations()
+        self.empty: set[str] = set()  # pods of pools that are known to hold no code; `Pools` asks the others
+        self._made: dict[str, float] = {}  # own pods that do not serve yet: when they were claimed
         self.on_claim: Callable[[str, str], None] = lambda namespace, runtime: None
         self._suffix = suffix
         self._slots = asyncio.Semaphore(settings.pod_tasks)
@@ -107,9 +115,11 @@ class Actions:
             case Promote(revision=revision):
                 self._spawn(key, pod.revision, self._promote(record, pod, revision), pod.key)
             case Drain():
+                self.leaving.add(pod.key)
                 logger.info("%s: draining %s: %s", key, pod.name, action.reason)
                 self._spawn(key, pod.revision, self._drain(record, pod), pod.key)
             case Delete():
+                self.leaving.add(pod.key)
                 logger.info("%s: deleting %s: %s", key, pod.name, action.reason)
                 self._spawn(key, pod.revision, self._bury(record, pod, action.trouble), pod.key)
 
@@ -124,6 +134,7 @@ class Actions:
                 self.outcomes.trouble(key, "InternalError", f"{type(error).__name__}: {error}", revision)
             finally:
                 self.busy.discard(pod)
+                self.leaving.discard(pod)
                 self.outcomes.changed(frozenset({f"function/{key}"}))
 
         if pod:
@@ -135,7 +146,8 @@ class Actions:
 
     # --- claims -------------------------------------------------------------------------------------------------------
     async def _claim(self, record: FunctionRecord, action: Claim) -> None:
-        counted = Counted(self.outcomes, record.key, action.revision)
+        begun = self.clock.monotonic()
+        claiming = Claiming(self.outcomes, self.reserved, record.key, action.revision, begun)
         try:
             async with self._slots:
                 try:
@@ -143,17 +155,17 @@ class Actions:
                 except SourceError as error:
                     self.outcomes.source_failed(record.key, action.revision, error)
                     return
-                await self._claim_with(record, action, content, counted)
+                await self._claim_with(record, action, content, claiming)
         finally:
-            counted.as_pod()
+            claiming.end()
 
-    async def _claim_with(self, record: FunctionRecord, action: Claim, content: Content, counted: Counted) -> None:
+    async def _claim_with(self, record: FunctionRecord, action: Claim, content: Content, claiming: Claiming) -> None:
         spec = content.spec
         runtime = self.store.runtimes.get(spec.runtime)
         reason = own_pod_reason(spec, runtime)
         template = ""
         if not reason and runtime is not None:
-            template = pods.pool_template(runtime)
+            template = pods.pool_template(runtime, self.settings.keys.current)
             self.on_claim(record.namespace, runtime.name)
         for _ in range(CLAIM_TRIES):
             pod = None
@@ -163,42 +175,52 @@ class Actions:
                 pool = self.store.pool(record.namespace, runtime.name)
                 pod = pick(pool, template, self.reserved, exact=exact)
             if pod is None:
-                await self._create(record, action.revision, content, reason or "the pool had no pod to spare")
+                await self._create(record, action.revision, content, reason, claiming.begun)
                 return
-            self.reserved.add(pod.key)
+            claiming.reserve(pod.key)
             self.busy.add(pod.key)
             try:
-                if await self._take(record, action, content, pod, counted):
+                if await self._take(record, action, content, pod, claiming):
+                    self.outcomes.claimed("pool", "ready" if pod.ready else "starting")
                     return
             finally:
-                self.reserved.discard(pod.key)
+                claiming.let_go()
                 self.busy.discard(pod.key)
         self.outcomes.trouble(record.key, "NoPod", f"{CLAIM_TRIES} pods of the pool could not be used", action.revision)
 
-    async def _take(self, record: FunctionRecord, action: Claim, content: Content, pod: Pod, counted: Counted) -> bool:
+    async def _take(
+        self, record: FunctionRecord, action: Claim, content: Content, pod: Pod, claiming: Claiming
+    ) -> bool:
         """Makes this pool pod an instance. False: it could not be used, another may.
 
         A pod that somebody else has labelled ends the claim: it may be another leader, at work for the same function.
         The next plan sees what that one did; the pod is left to it.
         """
         begun = self.clock.monotonic()
-        at_once = pod.ready and not action.prove
-        state = names.STATE_SERVING if at_once else names.STATE_STARTING
+        # One that may hold another function's code must not be labelled serving before it has told.
+        at_once = pod.ready and not action.prove and pod.key in self.empty
+        self.empty.discard(pod.key)
+        state = states.POD.next(pod.state, states.TAKEN if at_once else states.CLAIMED)
         patch = pods.claim_patch(record, action.revision, state, content.spec.concurrency)
         if not at_once:
             try:
                 pod = await self._patch(pod, patch)
             except (ConflictError, NotFoundError) as error:
                 await self._refresh(pod)
-                return isinstance(error, ConflictError)
-            counted.as_pod()
+                if isinstance(error, ConflictError):
+                    return True
+                claiming.failed()
+                return False
+            claiming.labelled()
             if not pod.ip:
                 return True  # goes on as a starting pod, when it has an address
-            return await self._load(record, pod, action.revision, prove=action.prove, content=content, counted=counted)
+            return await self._load(
+                record, pod, action.revision, prove=action.prove, content=content, claiming=claiming
+            )
 
         async def label() -> Pod:
             new = await self._patch(pod, patch)
-            counted.as_pod()
+            claiming.labelled()
             return new
 
         labelled, loaded = await asyncio.gather(
@@ -208,16 +230,19 @@ class Actions:
             if isinstance(result, BaseException) and not isinstance(
                 result, ConflictError | NotFoundError | PodError | LoadFailedError | WrongRevisionError
             ):
+                self.outcomes.changed(frozenset({pool_work(pod.namespace, pod.runtime)}))  # it has to be asked
                 raise result
         if isinstance(labelled, Pod) and loaded is None:
             self.verified.add(pod.key)
             self.outcomes.specialized(self.clock.monotonic() - begun, pooled=True)
+            start = Start(record.key, content.spec.runtime, True)
+            self.outcomes.served(start, self.clock.monotonic() - claiming.begun, usual=True)
             return True
         if isinstance(labelled, ConflictError):
             await self._refresh(pod)
             return True
         if not isinstance(loaded, LoadFailedError):
-            counted.as_claim()
+            claiming.failed()
         await self.delete(pod)
         if isinstance(loaded, LoadFailedError):
             self.outcomes.load_failed(record.key, action.revision, loaded.error, proving=False)
@@ -225,11 +250,13 @@ class Actions:
         logger.warning("%s: %s cannot be used: %s", record.key, pod.name, loaded or labelled)
         return False
 
-    async def _create(self, record: FunctionRecord, revision: str, content: Content, reason: str) -> None:
+    async def _create(self, record: FunctionRecord, revision: str, content: Content, own: str, begun: float) -> None:
+        """Makes a pod for a claim of `begun`. `own`: why no pool pod could be used; empty: there was none to spare."""
         spec = content.spec
+        reason = own or POOL_EMPTY
         runtime = self.store.runtimes.get(spec.runtime)
         function = Function(record.namespace, record.name, record.uid, record.generation, "", spec)
-        who = pods.Identity(record.namespace, f"{record.name}-{revision}-{self._suffix()}", self.settings.secret)
+        who = pods.Identity(record.namespace, f"{record.name}-{revision}-{self._suffix()}", self.settings.keys.current)
         if spec.code.image is not None:
             manifest = pods.image_pod(function, revision, who)
         elif runtime is not None:
@@ -242,8 +269,11 @@ class Actions:
         except ApiError as error:
             if error.status not in (400, 403, 422):
                 raise
-            self.outcomes.trouble(record.key, "PodRefused", error.message or str(error), revision)
+            why, message = refusal(error.message or str(error))
+            self.outcomes.trouble(record.key, why, message, revision)
             return
+        self._made[f"{who.namespace}/{who.name}"] = begun
+        self.outcomes.claimed("own", reason)
         self.outcomes.changed(self.store.put_pod(raw))
 
     # --- loading ------------------------------------------------------------------------------------------------------
@@ -255,9 +285,9 @@ class Actions:
         *,
         prove: bool,
         content: Content | None = None,
-        counted: Counted | None = None,
+        claiming: Claiming | None = None,
     ) -> bool:
-        """Takes a starting pod to serving, or deletes it and says why. False: a claim (`counted`) may try another."""
+        """Takes a starting pod to serving, or deletes it and says why. False: a claim may try another."""
         begun = self.clock.monotonic()
         try:
             if content is None:
@@ -265,7 +295,7 @@ class Actions:
             await self.loader.specialize(record, pod, revision, content)
             # Kept before it can become the active revision: from then on it must survive the spec and this process.
             await self.outcomes.keep(record.key, revision, content)
-            await self._patch(pod, pods.state_patch(names.STATE_STARTING, names.STATE_SERVING))
+            await self._patch(pod, pods.move_patch(pod, states.LOADED))
         except SourceError as error:
             self.outcomes.source_failed(record.key, revision, error)
             await self.delete(pod)
@@ -279,9 +309,9 @@ class Actions:
             )
             await self.delete(pod)
         except (PodError, WrongRevisionError) as error:
-            if counted is not None and isinstance(error, PodUnreachableError | WrongRevisionError):
+            if claiming is not None and isinstance(error, PodUnreachableError | WrongRevisionError):
                 logger.warning("%s: %s cannot be used: %s", record.key, pod.name, error)
-                counted.as_claim()
+                claiming.failed()
                 await self.delete(pod)
                 return False
             reason, message = await self.loader.why(pod, error)
@@ -292,9 +322,18 @@ class Actions:
         else:
             self.verified.add(pod.key)
             self.outcomes.specialized(self.clock.monotonic() - begun, pooled=pod.ready)
+            self._served(record, pod, content.spec.runtime, claiming)
             if prove:
                 self.outcomes.proven(record.key, revision)
         return True
+
+    def _served(self, record: FunctionRecord, pod: Pod, image: str, claiming: Claiming | None) -> None:
+        """An instance has come to serve: one whose start this process has seen from the beginning is measured."""
+        made, now = self._made.pop(pod.key, None), self.clock.monotonic()
+        if made is not None:
+            self.outcomes.served(Start(record.key, image, False), now - made, usual=True)
+        elif claiming is not None:
+            self.outcomes.served(Start(record.key, image, True), now - claiming.begun, usual=pod.ready)
 
     async def _verify(self, record: FunctionRecord, pod: Pod, revision: str) -> None:
         """A pod labelled serving by an earlier leader: does it hold its revision? An empty one gets it now."""
@@ -314,21 +353,22 @@ class Actions:
     async def _promote(self, record: FunctionRecord, pod: Pod, revision: str) -> None:
         try:
             await self.outcomes.keep(record.key, revision, await self.outcomes.content(record.key, revision))
-            await self._patch(pod, pods.state_patch(names.STATE_STARTING, names.STATE_SERVING))
+            await self._patch(pod, pods.move_patch(pod, states.LOADED))
         except SourceError as error:
             self.outcomes.source_failed(record.key, revision, error)
         except (ConflictError, NotFoundError):
             await self._refresh(pod)
         else:
+            self._served(record, pod, pod.image, None)
             self.outcomes.proven(record.key, revision)
 
     # --- the end of an instance ---------------------------------------------------------------------------------------
     async def _drain(self, record: FunctionRecord, pod: Pod) -> None:
         timeout = record.function.spec.timeout_seconds if record.function else 30
-        if pod.state != names.STATE_DRAINING:
+        if pod.state != states.POD.next(pod.state, states.DRAINED):
             since = {names.ANNOTATION_DRAIN_SINCE: rfc3339(self.clock.wall())}
             try:
-                pod = await self._patch(pod, pods.state_patch(pod.state, names.STATE_DRAINING, since))
+                pod = await self._patch(pod, pods.move_patch(pod, states.DRAINED, since))
             except (ConflictError, NotFoundError):
                 await self._refresh(pod)
                 return
@@ -369,6 +409,8 @@ class Actions:
         """Deletes this very pod."""
         await self.kube.delete(core_path("pods", pod.namespace, pod.name), uid=pod.uid, grace=grace)
         self.verified.discard(pod.key)
+        self.empty.discard(pod.key)
+        self._made.pop(pod.key, None)
         self.outcomes.changed(self.store.mark_deleting(pod.key, pod.uid))
 
     async def _patch(self, pod: Pod, operations: list[Json]) -> Pod:

@@ -3,6 +3,7 @@
 A standby is ready too (it can take over), but answers 421 to everything that only the leader can do.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from kappa_api import names
-from kappa_api.tokens import accepts, internal_token
+from kappa_api.keyring import Keyring
 from kappa_api.wire import Demand, WireError
 from kappa_operator.metrics import Metrics
 
@@ -29,8 +30,8 @@ class Leader(Protocol):
 class Admin:
     """The application of the admin port. `leader` is None on a standby."""
 
-    def __init__(self, secret: bytes, metrics: Metrics) -> None:
-        self._token, self._metrics = internal_token(secret), metrics
+    def __init__(self, keys: Keyring, metrics: Metrics) -> None:
+        self._keys, self._metrics = keys, metrics
         self.leader: Leader | None = None
         self.ready = False
 
@@ -51,11 +52,12 @@ class Admin:
         return web.Response(text=f"{role}\n") if self.ready else web.Response(text="starting\n", status=503)
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _guarded(self, handler: Callable[[web.Request, Leader], Awaitable[web.Response]]) -> Handler:
         async def guard(request: web.Request) -> web.Response:
-            if not accepts(self._token, request.headers.get("Authorization", "")):
+            if not self._keys.accepts_internal(request.headers.get("Authorization", "")):
                 return error(401, "Unauthorized", "a bearer token of this platform is required")
             if self.leader is None:
                 return error(421, "NotLeader", "not the leader")

@@ -81,10 +81,12 @@ class Election:
         while True:
             await self._sleep(pause)
             try:
-                left = self.terms.deadline - (self._clock() - renewed)
+                begun = self._clock()
+                left = self.terms.deadline - (begun - renewed)
                 if left <= 0 or not await asyncio.wait_for(self._try(), left):
                     break
-                renewed, pause = self._clock(), self.terms.renew
+                # Counted from when it was sent: others have seen it no earlier. A slow answer shortens the next pause.
+                renewed, pause = begun, max(0.0, self.terms.renew - (self._clock() - begun))
             except (ApiError, TimeoutError) as error:
                 logger.warning("lease not renewed: %s", error or type(error).__name__)
                 pause = min(RETRY_RENEWAL_SECONDS, self.terms.renew)
@@ -98,17 +100,24 @@ class Election:
         if not self.leading or self._lease is None:
             return
         self.leading = False
-        lease = self._lease
+        try:
+            try:
+                await self._kube.replace(self._path(), self._nobodys(self._lease))
+            except ConflictError:  # a renewal of ours was under way, or somebody else has it
+                lease = await self._kube.get(self._path())
+                if lease["spec"].get("holderIdentity") == self.terms.identity:
+                    await self._kube.replace(self._path(), self._nobodys(lease))
+        except ApiError as error:
+            logger.warning("lease not released: %s", error)
+
+    def _nobodys(self, lease: Json) -> Json:
         spec = {
             **lease["spec"],
             "holderIdentity": "",
             "leaseDurationSeconds": 1,
             "renewTime": rfc3339_micro(self._wall()),
         }
-        try:
-            await self._kube.replace(self._path(), {**lease, "spec": spec})
-        except ApiError as error:
-            logger.warning("lease not released: %s", error)
+        return {**lease, "spec": spec}
 
     def _path(self) -> str:
         return lease_path(self.terms.namespace, names.LEASE_NAME)
@@ -116,6 +125,15 @@ class Election:
     async def _try(self) -> bool:
         """One attempt to take or renew the lease."""
         now = rfc3339_micro(self._wall())
+        if self.leading and self._lease is not None:
+            # One request, as nobody but us should have written since. It counts when the API server is slow: two that
+            # take a second each, after a pause of two, would be all the time that a leader has.
+            try:
+                self._lease = await self._kube.replace(self._path(), self._ours(self._lease, now))
+            except (ConflictError, NotFoundError):
+                pass  # perhaps by ourselves, in a request whose answer did not come in time: look
+            else:
+                return True
         try:
             lease = await self._kube.get(self._path())
         except NotFoundError:
@@ -131,10 +149,18 @@ class Election:
             return False
         if self.leading and holder != self.terms.identity:
             return False  # somebody took it from us: never take it back while our tasks still run
-        mine = holder == self.terms.identity
-        meta = lease["metadata"]
+        try:
+            self._lease = await self._kube.replace(self._path(), self._ours(lease, now))
+        except ConflictError:
+            return False
+        return True
+
+    def _ours(self, lease: Json, now: str) -> Json:
+        """This lease, held by us from now on."""
+        meta, spec = lease["metadata"], lease.get("spec") or {}
+        mine = spec.get("holderIdentity") == self.terms.identity
         annotations = {**(meta.get("annotations") or {}), names.ANNOTATION_ADDRESS: self.terms.address}
-        lease = {
+        return {
             **lease,
             "metadata": {**meta, "annotations": annotations},
             "spec": {
@@ -146,11 +172,6 @@ class Election:
                 "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (0 if mine else 1),
             },
         }
-        try:
-            self._lease = await self._kube.replace(self._path(), lease)
-        except ConflictError:
-            return False
-        return True
 
     def _expired(self, lease: Json) -> bool:
         version = str(lease["metadata"].get("resourceVersion"))

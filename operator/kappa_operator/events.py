@@ -1,6 +1,8 @@
 """Events for people: what `kubectl describe fn` shows. Posted in the background, never in the way of the work.
 
 The same event within ten minutes is posted once; each object may post a few at a time and then one every half minute.
+What is routine (a busy function changes its number of instances all the time) has a share of its own: it must not use
+up that of bad news.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ BURST = 10
 REFILL_SECONDS = 30.0
 REMEMBERED = 4096
 MAX_MESSAGE = 1000
+ROUTINE = frozenset({"ScaledUp", "ScaledDown"})
 
 
 @dataclass(slots=True)
@@ -35,13 +38,14 @@ class Limiter:
 
     def __init__(self) -> None:
         self._posted: OrderedDict[tuple[str, str, str], float] = OrderedDict()
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, bool], _Bucket] = OrderedDict()
 
     def allows(self, uid: str, reason: str, message: str, now: float) -> bool:
         what = (uid, reason, message)
         if now - self._posted.get(what, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False
-        bucket = self._buckets.setdefault(uid, _Bucket(BURST, now))
+        share = (uid, reason in ROUTINE)
+        bucket = self._buckets.setdefault(share, _Bucket(BURST, now))
         bucket.tokens = min(BURST, bucket.tokens + (now - bucket.at) / REFILL_SECONDS)
         bucket.at = now
         if bucket.tokens < 1:
@@ -49,7 +53,7 @@ class Limiter:
         bucket.tokens -= 1
         self._posted[what] = now
         self._posted.move_to_end(what)
-        self._buckets.move_to_end(uid)
+        self._buckets.move_to_end(share)
         while len(self._posted) > REMEMBERED:
             self._posted.popitem(last=False)
         while len(self._buckets) > REMEMBERED:

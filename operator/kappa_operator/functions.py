@@ -13,6 +13,7 @@ from kappa_api.function import Function
 from kappa_api.runtime import own_pod_reason
 from kappa_api.wire import LoadError
 from kappa_operator.actions import Actions
+from kappa_operator.autoscaler.room import QUOTA, UNSCHEDULABLE, Stuck
 from kappa_operator.clock import Clock
 from kappa_operator.events import Recorder
 from kappa_operator.kube import Kube, NotFoundError, function_path
@@ -23,6 +24,7 @@ from kappa_operator.plan import Claim, Situation, plan
 from kappa_operator.settings import Settings
 from kappa_operator.snapshots import Snapshots
 from kappa_operator.sources import Content, SourceError, Sources
+from kappa_operator.start_times import Start
 from kappa_operator.status import Observation, ready_condition, status_patch
 from kappa_operator.store import Keys, Store, function_work
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: A function with starting or unready pods is looked at again, because time alone may change the plan.
 LOOK_AGAIN_SECONDS = 5.0
+#: Reasons that tell of the cluster, not of the function.
+NO_ROOM = (UNSCHEDULABLE, QUOTA)
 
 
 class Scaler(Protocol):
@@ -39,6 +43,9 @@ class Scaler(Protocol):
     def wanted(self, function: Function, running: int) -> int: ...
     def proven(self, function: Function) -> None: ...
     def forget(self, key: str) -> None: ...
+    def started(self, start: Start, seconds: float) -> None: ...
+    def stuck(self, key: str, stuck: Stuck | None) -> None: ...
+    def shortage(self, key: str) -> tuple[str, str]: ...
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]: ...
     def drained(self, pod: Pod) -> bool: ...
 
@@ -81,6 +88,7 @@ class Functions:
         if target and target != memory.active and _serves(pods, target):
             memory.active = target  # proven by an earlier leader that had no time to write it down
         self._mourn(record, pods)
+        self.scaler.stuck(key, _stuck(memory, pods))
         situation = self._situation(record, memory, pods, target if not blocked[0] else "")
         for action in plan(situation):
             if isinstance(action, Claim):
@@ -115,7 +123,7 @@ class Functions:
         return target, ("", "")
 
     def _situation(self, record: FunctionRecord, memory: Memory, pods: tuple[Pod, ...], target: str) -> Situation:
-        function = record.function
+        function = record.scaled
         # An earlier leader wanted those that start with a proven revision just as much as those that serve.
         running = sum(
             pod.live
@@ -133,8 +141,10 @@ class Functions:
             pods=pods,
             hold=self.clock.monotonic() < memory.trouble.until,
             hold_proof=self.clock.monotonic() < memory.proving.until,
+            refused=memory.trouble.reason == QUOTA,
             claiming=dict(memory.claiming),
             busy=frozenset(pod.key for pod in pods if pod.key in self.actions.busy),
+            leaving=frozenset(pod.key for pod in pods if pod.key in self.actions.leaving),
             verified=frozenset(pod.key for pod in pods if pod.key in self.actions.verified),
             in_service=self.scaler.in_service(pods),
             now=self.clock.wall(),
@@ -161,6 +171,9 @@ class Functions:
         stuck = next((pod.problem for pod in pods if pod.problem[0]), ("", ""))
         felt = memory.proving if memory.proving.reason and target != memory.active else memory.trouble
         trouble = (felt.reason, felt.message)
+        if target == memory.active:
+            # What there is serves: that there is no room for more stands in a condition of its own.
+            trouble, stuck = (("", "") if found[0] in NO_ROOM else found for found in (trouble, stuck))
         seen = Observation(
             name=record.name,
             generation=record.generation,
@@ -176,6 +189,7 @@ class Functions:
             has_routes=bool(record.function and record.function.spec.http.routes),
             conflicts=self.store.conflicts.get(record.key, ()),
             own_pods=self._own_pods(record.function),
+            shortage=self.scaler.shortage(record.key),
         )
         self._tell(record, memory, seen)
         current = self.store.functions.get(record.key, record)
@@ -277,6 +291,17 @@ class Functions:
     def specialized(self, seconds: float, *, pooled: bool) -> None:
         self._metrics.specialize.labels("pool" if pooled else "own").observe(seconds)
 
+    def claimed(self, source: str, reason: str) -> None:
+        self._metrics.claimed(source, reason)
+
+    def served(self, start: Start, seconds: float, *, usual: bool) -> None:
+        self._metrics.claim.labels("pool" if start.pooled else "own").observe(seconds)
+        memory = self._memories.get(start.function)
+        if memory is not None and memory.trouble.reason == QUOTA:
+            memory.trouble.clear()  # there is room again
+        if usual:
+            self.scaler.started(start, seconds)
+
     async def content(self, key: str, revision: str) -> Content:
         """Code of a revision: from the spec when it is the spec's, else from the snapshot. Raises SourceError."""
         record = self.store.functions.get(key)
@@ -291,6 +316,16 @@ class Functions:
             return await self.sources.revision(function) == revision
         except SourceError:
             return False
+
+
+def _stuck(memory: Memory, pods: Iterable[Pod]) -> Stuck | None:
+    """Why there is no room for more instances of the active revision: what scheduler or quota said last."""
+    for pod in pods:
+        if pod.live and pod.revision == memory.active and pod.problem[0] == UNSCHEDULABLE:
+            return Stuck(UNSCHEDULABLE, pod.problem[1] or "the scheduler finds no node")
+    if memory.trouble.reason == QUOTA:
+        return Stuck(QUOTA, memory.trouble.message)
+    return None
 
 
 def _serves(pods: Iterable[Pod], revision: str) -> bool:

@@ -22,8 +22,17 @@ POD_SELECTOR = f"{names.LABEL_COMPONENT} in ({names.COMPONENT_INSTANCE},{names.C
 CONFIG_SELECTOR = f"{names.LABEL_MANAGED_BY}!={names.MANAGER}"
 
 
-def register(registry: kopf.OperatorRegistry, store: Store, kube: Kube, wake: Callable[[Keys], None]) -> None:
-    """Registers the handlers. They are coroutines because kopf runs plain functions in threads."""
+def register(
+    registry: kopf.OperatorRegistry,
+    store: Store,
+    kube: Kube,
+    wake: Callable[[Keys], None],
+    listed: Callable[[], None],
+) -> None:
+    """Registers the handlers. They are coroutines because kopf runs plain functions in threads.
+
+    `listed` is called for each object that comes from a list instead of the watch: something may have been missed.
+    """
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -32,6 +41,8 @@ def register(registry: kopf.OperatorRegistry, store: Store, kube: Kube, wake: Ca
     @kopf.on.event(names.GROUP, names.VERSION, names.FUNCTION_PLURAL, registry=registry)
     async def function(event: Mapping[str, Json], body: Mapping[str, Json], **_: Any) -> None:
         raw = event["object"]
+        if event["type"] is None:
+            listed()
         if event["type"] == "DELETED":
             wake(store.drop_function(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"))
         else:
@@ -40,16 +51,28 @@ def register(registry: kopf.OperatorRegistry, store: Store, kube: Kube, wake: Ca
     @kopf.on.event(names.GROUP, names.VERSION, names.RUNTIME_PLURAL, registry=registry)
     async def runtime(event: Mapping[str, Json], **_: Any) -> None:
         raw = event["object"]
+        if event["type"] is None:
+            listed()
         wake(store.drop_runtime(raw["metadata"]["name"]) if event["type"] == "DELETED" else store.put_runtime(raw))
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: Mapping[str, Json], **_: Any) -> None:
         raw = event["object"]
+        if event["type"] is None:
+            listed()
         if event["type"] == "DELETED":
             meta = raw["metadata"]
             wake(store.drop_pod(f"{meta['namespace']}/{meta['name']}", meta["uid"]))
         else:
             wake(store.put_pod(raw))
+
+    @kopf.on.event("", "v1", "namespaces", registry=registry)
+    async def namespace(event: Mapping[str, Json], **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            store.drop_namespace(raw["metadata"]["name"])
+        else:
+            store.put_namespace(raw)
 
     @kopf.on.event("", "v1", "configmaps", registry=registry)
     async def config_map(event: Mapping[str, Json], **_: Any) -> None:
@@ -69,7 +92,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.label_selectors["", "v1", "pods"] = POD_SELECTOR
     chosen.watching.label_selectors["", "v1", "configmaps"] = CONFIG_SELECTOR
     chosen.watching.chunk_size = 500
-    chosen.watching.server_timeout = 600
+    # A watch whose other end vanished without a word is noticed when it should have ended and did not.
+    chosen.watching.server_timeout = 120
+    chosen.watching.client_timeout = 135
     # A worker (a task with a queue) lives this long after an object's event: thousands of them exist after a list.
     chosen.queueing.idle_timeout = 0.1
     chosen.networking.request_timeout = 60

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from kappa_api import names
-from kappa_api.tokens import pod_token
+from kappa_api.keyring import Keyring
 from kappa_api.wire import RUNTIME_SERVING, ByteCode, Health, LoadError, Specialize, WireError
 from kappa_operator.bytecode import MOST_OF_ONE
 from kappa_operator.observed import Pod
@@ -58,8 +58,8 @@ class WrongRevisionError(Exception):
 class PodClient:
     """Talks to runtimes. `port` is where they listen."""
 
-    def __init__(self, secret: bytes, port: int = names.INSTANCE_PORT) -> None:
-        self._secret, self._port = secret, port
+    def __init__(self, keys: Keyring, port: int = names.INSTANCE_PORT) -> None:
+        self._keys, self._port = keys, port
         self._session: aiohttp.ClientSession | None = None
         self._large = asyncio.Semaphore(1)
 
@@ -114,13 +114,24 @@ class PodClient:
             raise PodError(f"{pod.key}: drain answered {status}: {data[:200].decode(errors='replace')}")
 
     async def _call(self, method: str, pod: Pod, path: str, timeout: float, body: bytes = b"") -> tuple[int, bytes]:
+        """One call; a pod that refuses the token, which runs nothing, gets the one of the other secret."""
         if not pod.ip:
             raise PodError(f"{pod.key} has no address yet")
+        answer = 401, b""
+        for token in self._keys.for_pod(pod.namespace, pod.name, pod.secret_id):
+            answer = await self._send(method, pod, path, timeout, token, body)
+            if answer[0] != 401:
+                break
+        return answer
+
+    async def _send(
+        self, method: str, pod: Pod, path: str, timeout: float, token: str, body: bytes
+    ) -> tuple[int, bytes]:
         if self._session is None:
             connector = aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False)
             self._session = aiohttp.ClientSession(connector=connector, middlewares=(_once,))
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        headers = {"Authorization": f"Bearer {pod_token(self._secret, pod.namespace, pod.name)}"}
+        headers = {"Authorization": f"Bearer {token}"}
         if body:
             headers["Content-Type"] = "application/json"
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS))

@@ -174,6 +174,7 @@ def _error(status: int, data: bytes, content_type: str) -> ApiError:
 FUNCTIONS = f"/apis/{names.API_VERSION}/{names.FUNCTION_PLURAL}"
 RUNTIMES = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
 PODS = "/api/v1/pods"
+NAMESPACES = "/api/v1/namespaces"
 
 
 def function_path(namespace: str, name: str, sub: str = "") -> str:

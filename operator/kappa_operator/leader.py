@@ -12,6 +12,7 @@ import kopf
 from kappa_api.wire import Demand
 from kappa_operator import handlers
 from kappa_operator.actions import Actions
+from kappa_operator.autoscaler.idle_times import IdleTimes
 from kappa_operator.autoscaler.loop import Autoscaler
 from kappa_operator.clock import Clock
 from kappa_operator.events import Recorder
@@ -29,6 +30,11 @@ from kappa_operator.store import ROUTES, Keys, Store
 
 Json = Any
 logger = logging.getLogger(__name__)
+
+#: Watches that begin from a list do so together, and a list comes in pages: one resync for all of it.
+GATHER_LISTS_SECONDS = 1.0
+#: How long an orderly end may take to write down what was learnt.
+LAST_WRITE_SECONDS = 2.0
 
 
 def suffix() -> str:
@@ -51,10 +57,14 @@ class Leader:
         self._on_signals = on_signals
         self._kube, self._settings, self._metrics, self._clock = kube, settings, metrics, clock
         self.store = Store()
-        self._client = PodClient(settings.secret)
+        self._listed = asyncio.Event()
+        self.store.shared_hosts = settings.shared_hosts
+        self._client = PodClient(settings.keys)
         self._queue = Reconciler(self._handle, workers=settings.workers, observe=self._observe)
         self._events = Recorder(kube, settings.identity, suffix=suffix, wall=clock.wall)
-        sources = Sources(kube, self.store, ca_file=settings.archive_ca_file)
+        sources = Sources(
+            kube, self.store, ca_file=settings.archive_ca_file, destinations=settings.archive_destinations
+        )
         self.scaler = Autoscaler(
             self.store, settings, wake=self._wake, events=self._events, metrics=metrics, clock=clock
         )
@@ -71,7 +81,13 @@ class Leader:
         )
         self._actions = Actions(kube, self._client, self.store, settings, self._functions, suffix=suffix, clock=clock)
         self._functions.actions = self._actions
-        self._pools = Pools(kube, self.store, self._actions, settings, wake=self._wake, suffix=suffix, clock=clock)
+        self._pools = Pools(
+            kube, self.store, self._actions, settings, wake=self._wake, suffix=suffix, metrics=metrics, clock=clock
+        )
+        self._pools.full = self.scaler.full
+        past = self.scaler.past
+        self._idle_times = IdleTimes(kube, settings.system_namespace, past.recall, past.remember, clock)
+        past.learnt = self._idle_times.changed
 
     def demand(self, message: Demand) -> None:
         self.scaler.demand(message)
@@ -82,6 +98,7 @@ class Leader:
     async def run(self, synced: asyncio.Event) -> None:
         """Leads until cancelled, or until one of the parts fails. Sets `synced` when it knows all there is."""
         await self._first_sync()
+        await self._idle_times.read()
         synced.set()
         self._wake(everything(self.store))
         parts = {
@@ -90,6 +107,7 @@ class Leader:
             "autoscaler": self.scaler.run(),
             "events": self._events.run(),
             "resync": self._resync(),
+            "idle times": self._idle_times.run(),
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         try:
@@ -105,6 +123,8 @@ class Leader:
                     await task
             await self._actions.stop()
             await self._client.close()
+            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(self._idle_times.write(), LAST_WRITE_SECONDS)
 
     def _wake(self, keys: Keys) -> None:
         if keys:
@@ -126,7 +146,7 @@ class Leader:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self.store, self._kube, self._wake)
+        handlers.register(registry, self.store, self._kube, self._wake, self._listed.set)
         # What `kopf.operator` does, but between the two steps the signals become ours again: spawning takes them.
         others = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
@@ -146,10 +166,16 @@ class Leader:
 
     async def _resync(self) -> None:
         while True:
-            await self._clock.sleep(self._settings.resync_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.resync_seconds):
+                    await self._listed.wait()
+                    await asyncio.sleep(GATHER_LISTS_SECONDS)
+            self._listed.clear()
             try:
                 self._wake(await resync(self._kube, self.store))
             except ApiError as error:
                 logger.warning("resync: %s", error)
+                self._listed.set()  # what was missed still is
             self._actions.verified &= self.store.pods.keys()
+            self._actions.empty &= self.store.pods.keys()
             self._wake(frozenset(self.store.pool_keys()))

@@ -29,7 +29,7 @@ async def serve(settings: Settings) -> int:
     """Runs one replica until it is told to end; returns the exit code."""
     stop = asyncio.Event()
     metrics = Metrics()
-    admin = Admin(settings.secret, metrics)
+    admin = Admin(settings.keys, metrics)
     runner = web.AppRunner(admin.app(), access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, settings.bind, settings.admin_port).start()
@@ -46,6 +46,7 @@ async def serve(settings: Settings) -> int:
     admin.ready = True
     _on_signals(stop)
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    keeping = asyncio.create_task(settings.keys.keep(), name="secrets")
     try:
         if not await _unless(stopping, election.acquire()):
             return 0
@@ -53,6 +54,7 @@ async def serve(settings: Settings) -> int:
         return await _lead(kube, settings, metrics, admin, election, stopping, stop)
     finally:
         admin.leader = None
+        keeping.cancel()
         await election.release()
         await kube.close()
         await runner.cleanup()

@@ -35,9 +35,10 @@ class Trouble:
     last: float = 0.0
 
     def add(self, reason: str, message: str, now: float) -> None:
-        self.count = 1 if now - self.last > FORGET_SECONDS else self.count + 1
+        if now >= self.until:  # else it belongs to the same try: ten pods that fail together are no ten failures
+            self.count = 1 if now - self.last > FORGET_SECONDS else self.count + 1
+            self.until = now + BACKOFF.delay(self.count, 0.5)
         self.reason, self.message, self.last = reason, message, now
-        self.until = now + BACKOFF.delay(self.count, 0.5)
 
     def clear(self) -> None:
         self.reason, self.message, self.count, self.until = "", "", 0, 0.0

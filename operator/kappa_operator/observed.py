@@ -8,6 +8,7 @@ from typing import Any
 from kappa_api import names
 from kappa_api.errors import SpecError
 from kappa_api.function import Function, parse_function
+from kappa_api.owners import controller, controls
 
 Json = Any
 
@@ -30,9 +31,11 @@ _STUCK = frozenset(
 class Pod:
     """One pod. Times are epoch seconds; `version` is the resource version as a number.
 
-    `problem` says why the pod cannot run, as (reason, message), both empty when nothing is wrong. `unready_since` is 0
-    when it is Ready. `template` is the digest of the manifest that a pool pod was made from. `admin_port` is only set
-    on the platform's own pods.
+    `component` is empty for a pod that claims to be an instance by its labels only: one that no Function or Runtime
+    controls, or another than the labels say. `owner` is the uid of the one that does. `secret_id` names the platform
+    secret of its token. `problem` says why the pod cannot run, as (reason, message), both empty when nothing is wrong.
+    `unready_since` is 0 when it is Ready. `template` is the digest of the manifest that a pool pod was made from.
+    `admin_port` is only set on the platform's own pods.
     """
 
     namespace: str
@@ -55,6 +58,8 @@ class Pod:
     drain_since: float = 0.0
     problem: tuple[str, str] = ("", "")
     admin_port: int = 0
+    owner: str = ""
+    secret_id: str = ""
 
     @property
     def key(self) -> str:
@@ -84,6 +89,9 @@ def parse_pod(raw: Mapping[str, Json]) -> Pod:
     )
     ready = condition.get("status") == "True"
     created = timestamp(meta.get("creationTimestamp"))
+    component, owner = labels.get(names.LABEL_COMPONENT, ""), controller(meta)
+    if component == names.COMPONENT_INSTANCE and not controls(owner, labels):
+        component = ""
     containers = spec.get("containers") or ()
     main = next((c for c in containers if c.get("name") == names.CONTAINER_NAME), containers[0] if containers else {})
     return Pod(
@@ -92,7 +100,7 @@ def parse_pod(raw: Mapping[str, Json]) -> Pod:
         uid=str(meta.get("uid", "")),
         version=version_of(raw),
         created=created,
-        component=labels.get(names.LABEL_COMPONENT, ""),
+        component=component,
         runtime=labels.get(names.LABEL_RUNTIME, ""),
         function=labels.get(names.LABEL_FUNCTION, ""),
         revision=labels.get(names.LABEL_REVISION, ""),
@@ -107,6 +115,8 @@ def parse_pod(raw: Mapping[str, Json]) -> Pod:
         drain_since=timestamp(annotations.get(names.ANNOTATION_DRAIN_SINCE)),
         problem=_problem(status),
         admin_port=_port(containers, names.ADMIN_PORT_NAME),
+        owner=str(owner.get("uid", "")),
+        secret_id=labels.get(names.LABEL_SECRET_ID, ""),
     )
 
 
@@ -141,7 +151,8 @@ def _port(containers: Any, name: str) -> int:
 class FunctionRecord:
     """One Function: parsed, or with what is wrong with it; and the status as it stands in the API.
 
-    `function` is None exactly when `problems` has text.
+    `function` is None exactly when `problems` has text; `last` is then the last form of it that was valid, if this
+    operator has seen one.
     """
 
     namespace: str
@@ -153,6 +164,12 @@ class FunctionRecord:
     function: Function | None
     problems: str
     status: Mapping[str, Json]
+    last: Function | None = None
+
+    @property
+    def scaled(self) -> Function | None:
+        """By whose spec it is scaled: traffic comes and goes whatever is wrong with the newest one."""
+        return self.function or self.last
 
     @property
     def key(self) -> str:

@@ -15,6 +15,8 @@ from kappa_operator.observed import Pod
 
 #: An instance that dies younger than this counts as trouble: the next one waits for the back-off.
 YOUNG_SECONDS = 60.0
+#: What is in service at a pod of which no gateway tells: as good as very much.
+UNKNOWN = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,10 @@ class Situation:
 
     `target` is the revision the spec asks for, empty when there is none to be had (a bad spec, code that cannot be
     fetched, a revision that has failed). `active` is the one last proven. `claiming` counts claims under way that
-    have no pod yet; `busy` are pods that a task is working on; `verified` are serving pods known to hold their
-    revision. `hold`: no new instances now (back-off after failures). `in_service` is what gateways report per pod.
+    have no pod yet; `busy` are pods that a task is working on, `leaving` those of them that it drains or deletes;
+    `verified` are serving pods known to hold their revision. `hold`: no new instances now (back-off after failures);
+    `refused`: the last ones had no room under a quota, so one is tried before the others. `in_service` is what gateways
+    report per pod; a pod that is not in it may be busy.
     """
 
     target: str
@@ -33,8 +37,10 @@ class Situation:
     pods: tuple[Pod, ...]
     hold: bool = False
     hold_proof: bool = False
+    refused: bool = False
     claiming: Mapping[str, int] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
     verified: frozenset[str] = frozenset()
     in_service: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
@@ -105,7 +111,12 @@ def plan(s: Situation) -> tuple[Action, ...]:
         elif pod.state == names.STATE_DRAINING:
             actions.append(Drain(pod.key, "was told to drain"))
 
-    live = [pod for pod in s.pods if pod.live and pod.state in (names.STATE_STARTING, names.STATE_SERVING)]
+    # One that is on its way out counts no more, though its label may not say so yet: else another one would go too.
+    live = [
+        pod
+        for pod in s.pods
+        if pod.live and pod.state in (names.STATE_STARTING, names.STATE_SERVING) and pod.key not in s.leaving
+    ]
     sick = {p.key for p in live if p.state == names.STATE_SERVING and _sick(p, s)}
     actions += [Drain(key, f"not Ready for {s.sick_seconds:g} s") for key in sorted(sick - s.busy)]
     live = [pod for pod in live if pod.key not in sick]
@@ -138,7 +149,8 @@ def plan(s: Situation) -> tuple[Action, ...]:
     if in_charge:
         missing = s.wanted - _count(live, s, in_charge)
         if missing > 0 and not s.hold:
-            actions += [Claim(in_charge, prove=False)] * missing
+            tries = missing if not s.refused else min(missing, 1 - s.claiming.get(in_charge, 0))
+            actions += [Claim(in_charge, prove=False)] * tries
         elif missing < 0:
             actions += _surplus(live, s, in_charge, -missing)
     serving = [pod for pod in live if pod.state == names.STATE_SERVING]
@@ -188,4 +200,4 @@ def _surplus(live: list[Pod], s: Situation, revision: str, count: int) -> list[A
 
 
 def _emptiest_first(pods: list[Pod], s: Situation) -> list[Pod]:
-    return sorted(pods, key=lambda pod: (s.in_service.get(pod.key, 0), -pod.created, pod.name))
+    return sorted(pods, key=lambda pod: (s.in_service.get(pod.key, UNKNOWN), -pod.created, pod.name))

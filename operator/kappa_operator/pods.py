@@ -12,9 +12,11 @@ from typing import Any
 
 from kappa_api import names
 from kappa_api.function import Function
+from kappa_api.keyring import key_id
 from kappa_api.runtime import Runtime, own_pod_reason
 from kappa_api.tokens import pod_token
-from kappa_operator.observed import FunctionRecord
+from kappa_operator import states
+from kappa_operator.observed import FunctionRecord, Pod
 
 Json = Any
 
@@ -42,19 +44,23 @@ class Identity:
 def pool_pod(runtime: Runtime, who: Identity) -> Json:
     """A pod without code, owned by its Runtime."""
     pod = _pool_pod(runtime, who)
-    pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE] = pool_template(runtime)
+    pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE] = pool_template(runtime, who.secret)
     return pod
 
 
-def pool_template(runtime: Runtime) -> str:
-    """A digest of what all pods of this pool have in common. A pod with another one was made from an earlier spec (or
-    by an earlier Kappa); what the API server fills in does not show in it."""
-    manifest = json.dumps(_pool_pod(runtime, Identity("", "", b"")), sort_keys=True)
+def pool_template(runtime: Runtime, secret: bytes) -> str:
+    """A digest of what all pods of this pool have in common. A pod with another one was made from an earlier spec, by
+    an earlier Kappa or with an earlier platform secret; what the API server fills in does not show in it."""
+    manifest = json.dumps(_pool_pod(runtime, Identity("", "", secret)), sort_keys=True)
     return hashlib.sha256(manifest.encode()).hexdigest()[:12]
 
 
 def _pool_pod(runtime: Runtime, who: Identity) -> Json:
-    labels = {names.LABEL_RUNTIME: runtime.name, names.LABEL_STATE: names.STATE_POOL}
+    labels = {
+        names.LABEL_RUNTIME: runtime.name,
+        names.LABEL_STATE: names.STATE_POOL,
+        names.LABEL_SECRET_ID: key_id(who.secret),
+    }
     container = _runtime_container(runtime, who, runtime.resources, [])
     spec = _spec(container, POOL_GRACE_SECONDS)
     return _pod(who, labels, SAFE_TO_EVICT, owner(names.RUNTIME_KIND, runtime.name, runtime.uid), spec)
@@ -117,11 +123,14 @@ def claim_patch(record: FunctionRecord, revision: str, state: str, concurrency: 
     ]
 
 
-def state_patch(old: str, new: str, annotations: Mapping[str, str] | None = None) -> list[Json]:
-    """RFC 6902: the next state of an instance. It fails when the pod is not in the state `old`."""
+def move_patch(pod: Pod, event: str, annotations: Mapping[str, str] | None = None) -> list[Json]:
+    """RFC 6902: the next state of an instance. It fails when the pod is not in the state any more that we know it in.
+
+    Raises IllegalMoveError when the event (of `states.POD`) cannot happen in that state.
+    """
     patch: list[Json] = [
-        {"op": "test", "path": _label(names.LABEL_STATE), "value": old},
-        {"op": "replace", "path": _label(names.LABEL_STATE), "value": new},
+        {"op": "test", "path": _label(names.LABEL_STATE), "value": pod.state},
+        {"op": "replace", "path": _label(names.LABEL_STATE), "value": states.POD.next(pod.state, event)},
     ]
     return patch + [{"op": "add", "path": _annotation(k), "value": v} for k, v in (annotations or {}).items()]
 
@@ -147,7 +156,7 @@ def _function_pod(
         names.LABEL_STATE: names.STATE_STARTING,
     }
     if runtime:
-        labels[names.LABEL_RUNTIME] = runtime
+        labels |= {names.LABEL_RUNTIME: runtime, names.LABEL_SECRET_ID: key_id(who.secret)}
     annotations = {
         **SAFE_TO_EVICT,
         names.ANNOTATION_CONCURRENCY: str(function.spec.concurrency),

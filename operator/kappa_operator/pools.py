@@ -16,6 +16,7 @@ from kappa_operator.clock import Clock
 from kappa_operator.instance import PodError
 from kappa_operator.kube import ApiError, Kube, core_path
 from kappa_operator.memory import Trouble
+from kappa_operator.metrics import Metrics
 from kappa_operator.observed import Pod
 from kappa_operator.plan import YOUNG_SECONDS
 from kappa_operator.pool import PoolState, plan_pool
@@ -35,7 +36,7 @@ REFILL_REST_SECONDS = 0.15
 
 @dataclass(slots=True)
 class _Memory:
-    """One pool. `made`: pods that are not Ready yet, and when they were made; `empty`: pods known to hold no code.
+    """One pool. `made`: pods that are not Ready yet, and when they were made.
     Monotonic seconds."""
 
     shed_at: float
@@ -43,7 +44,6 @@ class _Memory:
     claims: ClaimHistory = field(default_factory=ClaimHistory)
     trouble: Trouble = field(default_factory=Trouble)
     made: dict[str, float] = field(default_factory=dict)
-    empty: set[str] = field(default_factory=set)
 
 
 class Pools:
@@ -58,12 +58,14 @@ class Pools:
         *,
         wake: Callable[[Keys], None],
         suffix: Callable[[], str],
+        metrics: Metrics,
         clock: Clock | None = None,
     ) -> None:
         self._kube, self._store, self._actions, self._settings = kube, store, actions, settings
-        self._wake, self._suffix = wake, suffix
+        self._wake, self._suffix, self._metrics = wake, suffix, metrics
         self._clock = clock or Clock()
         self._memories: dict[str, _Memory] = {}
+        self.full: Callable[[str], bool] = lambda namespace: False
         actions.on_claim = self.claimed
 
     def claimed(self, namespace: str, runtime: str) -> None:
@@ -80,16 +82,19 @@ class Pools:
         runtime, users = self._store.runtimes.get(name), self._store.pool_users(namespace, name)
         if not found and not users:
             self._memories.pop(key, None)
+            self._metrics.pool(namespace, name, 0, 0)
             return 0.0
         now, memory = self._clock.monotonic(), self._memory(key)
         self._measure(memory, found, now)
         wanted = memory.claims.size(runtime.pool.min, runtime.pool.max, now) if runtime is not None else 0
+        self._metrics.pool(namespace, name, wanted if users else 0, sum(pod.live and pod.ready for pod in found))
         todo = plan_pool(
             PoolState(
                 runtime=runtime,
-                template=pods.pool_template(runtime) if runtime is not None else "",
+                template=pods.pool_template(runtime, self._settings.keys.current) if runtime is not None else "",
                 pods=found,
-                users=users,
+                # Where there is no room for instances, a pool is as good as without users.
+                users=0 if self.full(namespace) else users,
                 wanted=wanted,
                 reserved=self._actions.reserved,
                 now=self._clock.wall(),
@@ -133,7 +138,6 @@ class Pools:
             elif pod.ready:
                 memory.claims.started(now - made)
                 del memory.made[key]
-        memory.empty &= there.keys()
         for pod in there.values():
             if pod.ended and not pod.deleting and self._clock.wall() - pod.created < YOUNG_SECONDS:
                 memory.trouble.add("PoolPodEnded", ": ".join(part for part in pod.problem if part), now)
@@ -144,7 +148,8 @@ class Pools:
         runtime = self._store.runtimes.get(next(iter(found)).runtime) if found else None
         if sum(pod.live for pod in found) > wanted or (runtime is not None and wanted > runtime.pool.min):
             return SHED_SECONDS
-        return LOOK_AGAIN_SECONDS if any(pod.live and not pod.ready for pod in found) else 0.0
+        known = self._actions.empty
+        return LOOK_AGAIN_SECONDS if any(p.live and (not p.ready or p.key not in known) for p in found) else 0.0
 
     async def _fill(self, namespace: str, name: str, count: int) -> None:
         # Creating waits for all: the next look must see what this one has made.
@@ -156,7 +161,7 @@ class Pools:
     async def _create(self, namespace: str, runtime_name: str) -> None:
         runtime = self._store.runtimes[runtime_name]
         name = f"{runtime.name.replace('.', '-')}-pool-{self._suffix()}"
-        manifest = pods.pool_pod(runtime, pods.Identity(namespace, name, self._settings.secret))
+        manifest = pods.pool_pod(runtime, pods.Identity(namespace, name, self._settings.keys.current))
         begun = self._clock.monotonic()
         try:
             raw = await self._kube.create(core_path("pods", namespace), manifest)
@@ -166,7 +171,7 @@ class Pools:
             ) from error
         memory = self._memory(f"{namespace}/{runtime_name}")
         memory.made[f"{namespace}/{name}"] = begun
-        memory.empty.add(f"{namespace}/{name}")
+        self._actions.empty.add(f"{namespace}/{name}")
         self._wake(self._store.put_pod(raw))
 
     async def _remove(self, memory: _Memory, key: str, reason: str) -> None:
@@ -175,7 +180,6 @@ class Pools:
         if pod is None or pod.function or pod.deleting or key in self._actions.busy | self._actions.reserved:
             return
         logger.info("pool of %s in %s: deleting %s: %s", pod.runtime, pod.namespace, pod.name, reason)
-        memory.empty.discard(key)
         self._actions.reserved.add(key)  # nobody may choose it while the API server is being told
         try:
             await self._actions.delete(pod)
@@ -184,7 +188,8 @@ class Pools:
 
     async def _examine(self, memory: _Memory, found: Iterable[Pod]) -> None:
         """Asks the pods that an earlier leader made whether they hold no code; one that does will never be of use."""
-        strangers = [p for p in found if p.live and p.ready and p.key not in memory.empty | self._actions.reserved]
+        known = self._actions.empty | self._actions.reserved
+        strangers = [pod for pod in found if pod.live and pod.ready and pod.key not in known]
         answers = await asyncio.gather(*map(self._actions.client.health, strangers), return_exceptions=True)
         for pod, answer in zip(strangers, answers, strict=True):
             if isinstance(answer, PodError):
@@ -192,6 +197,6 @@ class Pools:
             if isinstance(answer, BaseException):
                 raise answer
             if answer.state == RUNTIME_EMPTY:
-                memory.empty.add(pod.key)
+                self._actions.empty.add(pod.key)
             else:
                 await self._remove(memory, pod.key, f"holds revision {answer.revision} of {answer.function}")

@@ -1,12 +1,11 @@
-"""Reads everything there is: before the first decision, and every few minutes after.
+"""Reads everything there is: before the first decision, when a watch has begun from a list, and every few minutes.
 
-Before the first, because a plan made from half a list would make pods that exist already. Later, because a watch that
-was broken for long is begun anew from a list (410 Gone), and kopf does not tell what has disappeared in between.
+Before the first, because a plan made from half a list would make pods that exist already. Then, because a watch begins
+with a list of kopf's own (at its start, and after 410 Gone), and kopf does not tell what disappeared before that list.
 """
 
 from kappa_operator.handlers import POD_SELECTOR
-from kappa_operator.kube import FUNCTIONS, PODS, RUNTIMES, Kube
-from kappa_operator.observed import version_of
+from kappa_operator.kube import FUNCTIONS, NAMESPACES, PODS, RUNTIMES, Kube
 from kappa_operator.store import ROUTES, Keys, Store, function_work
 
 
@@ -19,20 +18,23 @@ async def resync(kube: Kube, store: Store) -> Keys:
         work |= store.put_runtime(raw)
     work |= store.keep_runtimes(seen)
 
-    # What is newer than anything in the list appeared while it was read.
-    newest, seen = 0, []
+    seen = []
+    async for raw in kube.items(NAMESPACES):
+        seen.append(raw["metadata"]["name"])
+        store.put_namespace(raw)
+    store.keep_namespaces(seen)
+
+    known, seen = {key: pod.version for key, pod in store.pods.items()}, []
     async for raw in kube.items(PODS, POD_SELECTOR):
-        newest = max(newest, version_of(raw))
         seen.append(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}")
         work |= store.put_pod(raw)
-    work |= store.keep_pods(seen, newest)
+    work |= store.keep_pods(seen, known)
 
-    newest, seen = 0, []
+    known, seen = {key: record.version for key, record in store.functions.items()}, []
     async for raw in kube.items(FUNCTIONS):
-        newest = max(newest, version_of(raw))
         seen.append(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}")
         work |= store.put_function(raw)
-    work |= store.keep_functions(seen, newest)
+    work |= store.keep_functions(seen, known)
     return frozenset(work)
 
 

@@ -3,12 +3,18 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from kappa_api import names
+from kappa_api.keyring import Keyring, KeyringError, read_secret
+from kappa_api.routes import shared_hosts
+from kappa_operator.destinations import Destinations, DestinationsError
+from kappa_operator.quantity import parse_quantity
 
 ENV_ARCHIVE_CA_FILE = "KAPPA_ARCHIVE_CA_FILE"
+ENV_ARCHIVE_ALLOW = "KAPPA_ARCHIVE_ALLOW"
+ENV_ARCHIVE_DENY = "KAPPA_ARCHIVE_DENY"
+ENV_ARCHIVE_HTTP = "KAPPA_ARCHIVE_HTTP"
 
 
 class SettingsError(ValueError):
@@ -17,11 +23,12 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`secret`: the platform secret, from which every internal token is derived.
+    """`secret`: the platform secret, from which every internal token is derived; `secret_file`: where it is read again
+    from, empty for one that never changes. `keys` holds both of them and what they lead to.
 
     `identity` names this replica on the Lease. `address` is where others reach the admin port; `bind` is where it
     listens. `gateway_url` is the base of `status.url`. `archive_ca_file` (PEM) is trusted for `code.archive` besides
-    the system's.
+    the system's; `archive_destinations` says from where archives may come.
     """
 
     secret: bytes
@@ -32,6 +39,7 @@ class Settings:
     admin_port: int = 8081
     gateway_url: str = f"http://gateway.{names.SYSTEM_NAMESPACE}"
     archive_ca_file: str = ""
+    archive_destinations: Destinations = field(default_factory=Destinations)
     #: A lease not renewed for this long is free to take. Shorter: faster take-over after a crash, more API calls.
     lease_seconds: int = 6
     renew_seconds: float = 2.0
@@ -48,16 +56,32 @@ class Settings:
     #: How often gateways are scraped, and how far back the need is remembered before instances are removed.
     scrape_seconds: float = 1.0
     down_window_seconds: float = 3.0
+    #: Instances that the Functions of a namespace may have together where its annotation says nothing; 0: any number.
+    max_instances_per_namespace: int = 0
+    #: Memory that the idle instances of all Functions may hold together, in bytes; 0: any. Less: more cold starts.
+    idle_memory_bytes: int = 0
     #: How often everything is listed again, to find deletions that a broken watch has missed.
     resync_seconds: float = 300.0
+    secret_file: str = ""
+    #: Named hosts on which several namespaces may have routes; the gateways must be told the same.
+    shared_hosts: frozenset[str] = frozenset()
+    keys: Keyring = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", Keyring(self.secret, self.secret_file))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
         """Reads the environment. Raises SettingsError when the secret is missing or a number is not one."""
         env = os.environ if env is None else env
         namespace = env.get(names.ENV_SYSTEM_NAMESPACE, names.SYSTEM_NAMESPACE)
+        try:
+            secret, secret_file = read_secret(env)
+        except KeyringError as error:
+            raise SettingsError(str(error)) from error
         return cls(
-            secret=_secret(env),
+            secret=secret,
+            secret_file=secret_file,
             identity=env.get(names.ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
             address=env.get(names.ENV_POD_IP, "127.0.0.1"),
             system_namespace=namespace,
@@ -65,6 +89,8 @@ class Settings:
             admin_port=int(_number(env, names.ENV_ADMIN_PORT, 8081)),
             gateway_url=env.get(names.ENV_GATEWAY_URL, f"http://gateway.{namespace}").rstrip("/"),
             archive_ca_file=env.get(ENV_ARCHIVE_CA_FILE, ""),
+            archive_destinations=_destinations(env),
+            shared_hosts=shared_hosts(env.get(names.ENV_SHARED_HOSTS, "")),
             lease_seconds=int(_number(env, "KAPPA_LEASE_SECONDS", 6)),
             renew_seconds=_number(env, "KAPPA_RENEW_SECONDS", 2.0),
             workers=int(_number(env, "KAPPA_WORKERS", 8)),
@@ -72,21 +98,20 @@ class Settings:
             load_seconds=_number(env, "KAPPA_LOAD_SECONDS", 60.0),
             scrape_seconds=_number(env, "KAPPA_SCRAPE_SECONDS", 1.0),
             down_window_seconds=_number(env, "KAPPA_DOWN_WINDOW_SECONDS", 3.0),
+            max_instances_per_namespace=_count(env, "KAPPA_MAX_INSTANCES_PER_NAMESPACE"),
+            idle_memory_bytes=_memory(env, "KAPPA_IDLE_MEMORY_LIMIT"),
             resync_seconds=_number(env, "KAPPA_RESYNC_SECONDS", 300.0),
         )
 
 
-def _secret(env: Mapping[str, str]) -> bytes:
-    if path := env.get(names.ENV_SECRET_FILE):
-        try:
-            secret = Path(path).read_bytes().strip()
-        except OSError as error:
-            raise SettingsError(f"{names.ENV_SECRET_FILE}: cannot read {path}: {error.strerror}") from error
-    else:
-        secret = env.get(names.ENV_SECRET, "").encode()
-    if not secret:
-        raise SettingsError(f"set {names.ENV_SECRET} or {names.ENV_SECRET_FILE} to the platform secret")
-    return secret
+def _destinations(env: Mapping[str, str]) -> Destinations:
+    # The API server, whatever its address: some clusters give it a public one.
+    forbidden = ",".join((env.get(ENV_ARCHIVE_DENY, ""), env.get("KUBERNETES_SERVICE_HOST", "")))
+    http = env.get(ENV_ARCHIVE_HTTP, "").lower() in ("1", "true", "yes")
+    try:
+        return Destinations.parse(env.get(ENV_ARCHIVE_ALLOW, ""), forbidden, http=http)
+    except DestinationsError as error:
+        raise SettingsError(f"{ENV_ARCHIVE_ALLOW}, {ENV_ARCHIVE_DENY}: {error}") from error
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
@@ -98,3 +123,19 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
     if value <= 0:
         raise SettingsError(f"{name}: {text!r} must be greater than zero")
     return value
+
+
+def _count(env: Mapping[str, str], name: str) -> int:
+    """A number from 0 up; 0 when it is not set."""
+    text = env.get(name, "") or "0"
+    if not text.isdecimal():
+        raise SettingsError(f"{name}: {text!r} is not a number from 0 up")
+    return int(text)
+
+
+def _memory(env: Mapping[str, str], name: str) -> int:
+    """A quantity of memory in bytes; 0 when it is not set."""
+    text = env.get(name, "")
+    if text and parse_quantity(text) <= 0 and text != "0":
+        raise SettingsError(f"{name}: {text!r} is not a quantity of memory, such as 4Gi")
+    return parse_quantity(text) if text else 0

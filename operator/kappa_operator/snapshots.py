@@ -9,11 +9,12 @@ import base64
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from kappa_api import names
-from kappa_api.function import Archive, Code, FunctionSpec, PodNeeds
+from kappa_api.function import Archive, Code, FunctionSpec, PodNeeds, path_problem, volume_problem
 from kappa_operator.kube import ApiError, ConflictError, Kube, NotFoundError, core_path
 from kappa_operator.observed import FunctionRecord
 from kappa_operator.pods import owner
@@ -23,6 +24,8 @@ Json = Any
 logger = logging.getLogger(__name__)
 
 KEY = "revision.json.gz"
+#: What a ConfigMap can hold, unpacked: files of 1 MiB in base64, and the spec around them.
+MOST_BYTES = 8 << 20
 
 
 def snapshot_name(function: str) -> str:
@@ -56,10 +59,14 @@ def encode(content: Content) -> bytes:
 
 
 def decode(data: bytes) -> Content:
-    """The inverse; an archive's files are still to be fetched."""
-    what: Mapping[str, Json] = json.loads(gzip.decompress(data))
+    """The inverse; an archive's files are still to be fetched. Raises ValueError, KeyError or TypeError for what
+    `encode` did not make: whoever may write ConfigMaps in the namespace can change it, so it is checked like a spec."""
+    what: Mapping[str, Json] = json.loads(_unzipped(data))
     archive = Archive(**what["archive"]) if what["archive"] else None
-    files = {path: base64.b64decode(text) for path, text in what["files"].items()}
+    files = {path: base64.b64decode(text, validate=True) for path, text in what["files"].items()}
+    for problem in (*map(path_problem, files), *(volume_problem(volume)[1] for volume in what["volumes"])):
+        if problem:
+            raise ValueError(problem)
     code = Code(
         files=None if archive or what["image"] else {},
         archive=archive,
@@ -85,6 +92,14 @@ def decode(data: bytes) -> Content:
         concurrency=what["concurrency"],
     )
     return Content(spec, files)
+
+
+def _unzipped(data: bytes) -> bytes:
+    unzip = zlib.decompressobj(wbits=31)
+    found = unzip.decompress(data, MOST_BYTES)
+    if not unzip.eof:
+        raise ValueError(f"is cut short or unpacks to more than {MOST_BYTES >> 20} MiB")
+    return found
 
 
 class Snapshots:
@@ -129,7 +144,11 @@ class Snapshots:
             raise _lost(revision) from error
         if (raw["metadata"].get("labels") or {}).get(names.LABEL_REVISION) != revision:
             raise _lost(revision)
-        content = decode(base64.b64decode((raw.get("binaryData") or {}).get(KEY, "")))
+        try:
+            content = decode(base64.b64decode((raw.get("binaryData") or {}).get(KEY, "")))
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError) as error:
+            logger.warning("%s: the snapshot of revision %s is not what was written: %r", record.key, revision, error)
+            raise _lost(revision) from error
         if content.spec.code.archive:
             return Content(content.spec, await self._sources.archive(content.spec.code.archive))
         return content

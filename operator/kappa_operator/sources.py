@@ -1,7 +1,7 @@
 """Where a revision's code comes from: its id as soon as the spec allows, its files when an instance needs them.
 
 A ConfigMap is read when its digest is not known; an archive is fetched when the first instance needs it and kept in a
-small cache by digest. The last good revision is kept as a snapshot (see snapshots.py), because the spec has moved on.
+small cache. The last good revision is kept as a snapshot (see snapshots.py), because the spec has moved on.
 """
 
 import asyncio
@@ -17,10 +17,14 @@ from typing import Any
 from kappa_api.function import Archive, Function, FunctionSpec, path_problem
 from kappa_api.revision import revision_id
 from kappa_operator import archive as archives
+from kappa_operator.destinations import Destinations
 from kappa_operator.kube import Kube, NotFoundError, core_path
 from kappa_operator.store import Store
 
 Json = Any
+
+#: Each takes up to a hundred megabytes while it is fetched and unpacked; the others wait.
+ARCHIVES_AT_A_TIME = 2
 
 
 class SourceError(Exception):
@@ -40,22 +44,25 @@ class Content:
 
 
 class ArchiveCache:
-    """Unpacked archives by digest; the least recently used go when together they are larger than `most` bytes."""
+    """Unpacked archives; the least recently used go when together they are larger than `most` bytes.
+
+    By URL and digest: a digest alone would give a private archive to a tenant who knows no more of it than that.
+    """
 
     def __init__(self, most: int = 64 << 20) -> None:
         self.most, self.size = most, 0
-        self._items: OrderedDict[str, Mapping[str, bytes]] = OrderedDict()
+        self._items: OrderedDict[Archive, Mapping[str, bytes]] = OrderedDict()
 
-    def get(self, sha256: str) -> Mapping[str, bytes] | None:
-        files = self._items.get(sha256)
+    def get(self, wanted: Archive) -> Mapping[str, bytes] | None:
+        files = self._items.get(wanted)
         if files is not None:
-            self._items.move_to_end(sha256)
+            self._items.move_to_end(wanted)
         return files
 
-    def put(self, sha256: str, files: Mapping[str, bytes]) -> None:
-        if sha256 in self._items:
+    def put(self, wanted: Archive, files: Mapping[str, bytes]) -> None:
+        if wanted in self._items:
             return
-        self._items[sha256] = files
+        self._items[wanted] = files
         self.size += _size(files)
         while self.size > self.most and len(self._items) > 1:
             _, dropped = self._items.popitem(last=False)
@@ -63,7 +70,8 @@ class ArchiveCache:
 
 
 class Sources:
-    """Finds code. `ca_file` is trusted for archives besides the system's certificates."""
+    """Finds code. `ca_file` is trusted for archives besides the system's certificates; `destinations` says from where
+    they may come."""
 
     def __init__(
         self,
@@ -71,15 +79,17 @@ class Sources:
         store: Store,
         *,
         ca_file: str = "",
+        destinations: Destinations = Destinations(),  # noqa: B008
         limits: archives.Limits | None = None,
         cache: ArchiveCache | None = None,
     ) -> None:
         self._kube, self._store = kube, store
         self._limits = limits or archives.Limits()
         self._cache = cache or ArchiveCache()
-        self._ca_file = ca_file
+        self._ca_file, self._destinations = ca_file, destinations
+        self._few = asyncio.Semaphore(ARCHIVES_AT_A_TIME)
         self._context: ssl.SSLContext | None = None
-        self._fetching: dict[str, asyncio.Lock] = {}
+        self._fetching: dict[Archive, asyncio.Lock] = {}
 
     async def revision(self, function: Function) -> str:
         """The id of the revision that the spec asks for. Raises SourceError when a ConfigMap is missing."""
@@ -104,20 +114,21 @@ class Sources:
         return Content(function.spec, {})
 
     async def archive(self, wanted: Archive) -> Mapping[str, bytes]:
-        """The files of an archive. One fetch at a time for each digest."""
-        lock = self._fetching.setdefault(wanted.sha256, asyncio.Lock())
+        """The files of an archive. One fetch at a time for each."""
+        lock = self._fetching.setdefault(wanted, asyncio.Lock())
         async with lock:
-            files = self._cache.get(wanted.sha256)
+            files = self._cache.get(wanted)
             if files is None:
                 try:
                     if self._context is None:
                         self._context = await asyncio.to_thread(_tls, self._ca_file)
-                    data = await archives.fetch(wanted, self._limits, self._context)
-                    files = await asyncio.to_thread(archives.unpack, data, self._limits)
+                    async with self._few:
+                        data = await archives.fetch(wanted, self._limits, self._context, self._destinations)
+                        files = await asyncio.to_thread(archives.unpack, data, self._limits)
                 except archives.ArchiveError as error:
                     raise SourceError("FetchFailed", f"code.archive: {error}", permanent=error.permanent) from error
-                self._cache.put(wanted.sha256, files)
-        self._fetching.pop(wanted.sha256, None)
+                self._cache.put(wanted, files)
+        self._fetching.pop(wanted, None)
         return files
 
     async def _config_map(self, namespace: str, name: str) -> Mapping[str, bytes]:

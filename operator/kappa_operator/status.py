@@ -5,6 +5,7 @@ Two conditions always, others where there is something to say:
 loading.
 * `Serving`: somebody answers calls, be it an older revision.
 * `Routes`: the function has every route it asks for.
+* `Capacity`: False while the function needs more instances than it can have, and what is missing; True afterwards.
 * `Pooled`: False where the function cannot use pods of the pool, and why: it starts more slowly.
 """
 
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kappa_api import names
-from kappa_api.routes import Conflict
+from kappa_api.routes import Conflict, namespace_of
 from kappa_operator.memory import keeps_serving
 
 Json = Any
 
-READY, SERVING, ROUTES, POOLED = "Ready", "Serving", "Routes", "Pooled"
-OURS = (READY, SERVING, ROUTES, POOLED)
+READY, SERVING, ROUTES, CAPACITY, POOLED = "Ready", "Serving", "Routes", "Capacity", "Pooled"
+OURS = (READY, SERVING, ROUTES, CAPACITY, POOLED)
 MAX_MESSAGE = 2000
 
 
@@ -29,7 +30,8 @@ class Observation:
 
     `blocked` is (reason, message) when the spec leads to no revision or its revision has failed for good; `trouble`
     is the same for what may pass. `target` is the revision of the spec, empty when there is none. `own_pods` says why
-    the function cannot use the pool, empty when it can.
+    the function cannot use the pool, empty when it can. `shortage` is (reason, message) while it cannot have the
+    instances that it needs: no reason not to be Ready, as what there is serves.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Observation:
     has_routes: bool = False
     conflicts: tuple[Conflict, ...] = ()
     own_pods: str = ""
+    shortage: tuple[str, str] = ("", "")
 
 
 def status_patch(seen: Observation, old: Mapping[str, Json], now: str) -> dict[str, Json]:
@@ -98,6 +101,11 @@ def _conditions(seen: Observation, old: list[Json], now: str) -> list[Json]:
         why = f"{seen.own_pods}, so every instance gets a pod of its own, which starts more slowly than one of the pool"
         found[POOLED] = ("False", "OwnPods", why)
     before = {item.get("type"): item for item in old}
+    reason, message = seen.shortage
+    if reason:
+        found[CAPACITY] = ("False", reason, f"no more instances: {message}")
+    elif CAPACITY in before:
+        found[CAPACITY] = ("True", "EnoughInstances", "nothing keeps it from the instances that it needs")
     conditions = []
     for kind, (status, reason, message) in found.items():
         was = before.get(kind, {})
@@ -116,8 +124,12 @@ def _conditions(seen: Observation, old: list[Json], now: str) -> list[Json]:
 
 
 def _conflict_message(conflicts: tuple[Conflict, ...]) -> str:
-    routes = ", ".join(
-        f"{' '.join(c.route.methods) or 'every method'} {c.route.host}{c.route.path} belongs to {c.holder} (older)"
-        for c in conflicts
-    )
+    routes = ", ".join(_taken(conflict) for conflict in conflicts)
     return f"{routes}: choose another host or path, or remove it there"
+
+
+def _taken(conflict: Conflict) -> str:
+    route, holder = conflict.route, conflict.holder
+    if conflict.whole_host:
+        return f"host {route.host} belongs to namespace {namespace_of(holder)} ({holder} is older)"
+    return f"{' '.join(route.methods) or 'every method'} {route.host}{route.path} belongs to {holder} (older)"

@@ -4,6 +4,7 @@ Fed by watch events, by lists, and by the answers to the operator's own writes, 
 written; an object older than the one held is ignored. Each change returns the work that it causes, as queue keys.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,11 @@ from kappa_api.errors import SpecError
 from kappa_api.function import Function
 from kappa_api.routes import Claim, Conflict, assign
 from kappa_api.runtime import Runtime, own_pod_reason, parse_runtime
+from kappa_operator import states
 from kappa_operator.observed import FunctionRecord, Pod, parse_pod, parse_record, version_of
 
 Json = Any
+logger = logging.getLogger(__name__)
 Keys = frozenset[str]
 ROUTES = "routes"
 
@@ -34,10 +37,13 @@ class Store:
     """See the module. Not thread-safe: belongs to the event loop."""
 
     def __init__(self) -> None:
+        self.shared_hosts: frozenset[str] = frozenset()
         self.functions: dict[str, FunctionRecord] = {}
         self.runtimes: dict[str, Runtime] = {}
         self.bad_runtimes: dict[str, str] = {}
         self.pods: dict[str, Pod] = {}
+        self.unexpected = 0  # pods seen in a state that no move of `states.POD` leads to
+        self.max_instances: dict[str, int] = {}
         self.conflicts: dict[str, tuple[Conflict, ...]] = {}
         self._instances: dict[str, dict[str, Pod]] = {}
         self._pools: dict[tuple[str, str], dict[str, Pod]] = {}
@@ -50,17 +56,20 @@ class Store:
 
     # --- reading ------------------------------------------------------------------------------------------------------
     def instances(self, key: str) -> tuple[Pod, ...]:
-        """Every pod of a function, whatever its state."""
-        return tuple(self._instances.get(key, {}).values())
+        """Every pod of a function, whatever its state; not those of an earlier Function of the same name."""
+        found, record = self._instances.get(key, {}).values(), self.functions.get(key)
+        return _owned(found, record.uid if record is not None else "")
 
     def pool(self, namespace: str, runtime: str) -> tuple[Pod, ...]:
-        """Every pod without code of a runtime in a namespace."""
-        return tuple(self._pools.get((namespace, runtime), {}).values())
+        """Every pod without code of a runtime in a namespace; not those of an earlier Runtime of the same name."""
+        found, known = self._pools.get((namespace, runtime), {}).values(), self.runtimes.get(runtime)
+        return _owned(found, known.uid if known is not None else "")
 
-    def gateways(self, namespace: str) -> tuple[Pod, ...]:
-        """The gateways that run: those whose readings are needed before anything is scaled down."""
+    def gateways(self, namespace: str, *, leaving: bool = False) -> tuple[Pod, ...]:
+        """The gateways that run: those whose readings are needed before anything is scaled down. With `leaving` also
+        those that were told to end, and finish what they have."""
         found = self._gateways.get(namespace, {}).values()
-        return tuple(pod for pod in found if pod.live and pod.ip and pod.admin_port)
+        return tuple(pod for pod in found if (pod.live or (leaving and not pod.ended)) and pod.ip and pod.admin_port)
 
     def pool_users(self, namespace: str, runtime: str) -> int:
         """How many functions of a namespace can use the pool of a runtime."""
@@ -87,6 +96,8 @@ class Store:
         old = self.functions.get(record.key)
         if old is not None and old.uid == record.uid and old.version > record.version:
             return frozenset()
+        if record.function is None and old is not None and old.uid == record.uid:
+            record = replace(record, last=old.scaled)
         same = old is not None and old.uid == record.uid and old.generation == record.generation
         self.functions[record.key] = record
         if same and old is not None and old.deleting == record.deleting:
@@ -131,7 +142,7 @@ class Store:
     def assign_routes(self) -> Keys:
         """Works out anew who owns which route; returns the functions for whom that changed something."""
         found: dict[str, list[Conflict]] = {}
-        for conflict in assign(self._claims.values())[1]:
+        for conflict in assign(self._claims.values(), self.shared_hosts)[1]:
             found.setdefault(conflict.owner, []).append(conflict)
         conflicts = {key: tuple(items) for key, items in found.items()}
         changed = {
@@ -169,14 +180,45 @@ class Store:
         pools |= {pool_work(key.partition("/")[0], name) for key in users}
         return frozenset(pools | {function_work(key) for key in users})
 
+    # --- namespaces ---------------------------------------------------------------------------------------------------
+    def put_namespace(self, raw: Mapping[str, Json]) -> None:
+        """Takes over how many instances a namespace may have, if it says so. The autoscaler reads it with each
+        decision, so this causes no work."""
+        meta = raw["metadata"]
+        text = str((meta.get("annotations") or {}).get(names.ANNOTATION_MAX_INSTANCES, ""))
+        if text.isdecimal():
+            self.max_instances[meta["name"]] = int(text)
+            return
+        if text:
+            logger.warning(
+                "namespace %s: %s: %r is not a number; ignored", meta["name"], names.ANNOTATION_MAX_INSTANCES, text
+            )
+        self.max_instances.pop(meta["name"], None)
+
+    def drop_namespace(self, name: str) -> None:
+        self.max_instances.pop(name, None)
+
+    def keep_namespaces(self, seen: Iterable[str]) -> None:
+        for name in self.max_instances.keys() - set(seen):
+            self.drop_namespace(name)
+
     # --- pods ---------------------------------------------------------------------------------------------------------
     def put_pod(self, raw: Mapping[str, Json]) -> Keys:
         pod = parse_pod(raw)
         old = self.pods.get(pod.key)
         if old is not None and old.uid == pod.uid and old.version >= pod.version > 0:
             return frozenset()
+        if old is not None and old.uid == pod.uid:
+            self._expect(old, pod)
         self.pods[pod.key] = pod
         return self._file(old, pod)
+
+    def _expect(self, old: Pod, new: Pod) -> None:
+        """Only we move pods, and only along the table; a watch may show several moves as one. Anything else somebody
+        has done by hand. It is a fact now: the plan goes on from it, but people should know."""
+        if old.state != new.state and new.state not in states.POD.reachable(old.state):
+            self.unexpected += 1
+            logger.warning("pod %s: its state was changed from %r to %r, not by Kappa", new.key, old.state, new.state)
 
     def drop_pod(self, key: str, uid: str = "") -> Keys:
         """Forgets a pod; with `uid` only that very one (its name may have been taken again)."""
@@ -221,17 +263,27 @@ class Store:
         return frozenset(function_work(key) for key in users)
 
     # --- whole lists --------------------------------------------------------------------------------------------------
-    def keep_pods(self, seen: Iterable[str], before: int) -> Keys:
-        """Drops each pod that a list of version `before` did not have, though it is not newer than the list."""
-        missing = self.pods.keys() - set(seen)
-        return _union(self.drop_pod(key) for key in missing if self.pods[key].version <= before)
+    def keep_pods(self, seen: Iterable[str], known: Mapping[str, int]) -> Keys:
+        """Drops each pod that a list did not have, though it was `known`, by key and version, before the list was asked
+        for. Comparing with the list's own versions would spare what changed last, and was then deleted."""
+        missing = known.keys() - set(seen)
+        return _union(self.drop_pod(key) for key in missing if _is_still(self.pods.get(key), known[key]))
 
-    def keep_functions(self, seen: Iterable[str], before: int) -> Keys:
-        missing = self.functions.keys() - set(seen)
-        return _union(self.drop_function(key) for key in missing if self.functions[key].version <= before)
+    def keep_functions(self, seen: Iterable[str], known: Mapping[str, int]) -> Keys:
+        missing = known.keys() - set(seen)
+        return _union(self.drop_function(key) for key in missing if _is_still(self.functions.get(key), known[key]))
 
     def keep_runtimes(self, seen: Iterable[str]) -> Keys:
         return _union(self.drop_runtime(name) for name in self.runtimes.keys() - set(seen))
+
+
+def _owned(pods: Iterable[Pod], uid: str) -> tuple[Pod, ...]:
+    """The pods whose owner has this uid; all of them where one of the two is not known."""
+    return tuple(pod for pod in pods if not uid or pod.owner in ("", uid))
+
+
+def _is_still(held: Pod | FunctionRecord | None, version: int) -> bool:
+    return held is not None and held.version == version
 
 
 def _claim(function: Function | None) -> Claim | None:

@@ -74,12 +74,15 @@ async def has_kappa(config: Path) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def real(config: Path) -> AsyncIterator[Bed]:
-    """A cluster that has Kappa; without it, the chart is installed as the end-to-end tests do, and removed."""
+async def real(config: Path, functions: str = NAMESPACE, gateways: int = 1) -> AsyncIterator[Bed]:
+    """A cluster that has Kappa; without it, the chart is installed as the end-to-end tests do, and removed.
+
+    `functions`: the namespace that is made for them. `gateways`: how many, where the chart is installed here.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if not await has_kappa(config):
-            stack.enter_context(_installed(config))
-        api = await stack.enter_async_context(connect(Backend("real", config), NAMESPACE))
+            stack.enter_context(_installed(config, functions, gateways))
+        api = await stack.enter_async_context(connect(Backend("real", config), functions))
         await stack.enter_async_context(namespace(api))
         url = os.environ.get("KAPPA_E2E_URL", "")
         if not url:
@@ -102,10 +105,8 @@ async def pool_of(api: Api, size: int, runtime: str = "python") -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def namespace(api: Api) -> AsyncIterator[None]:
-    """The benchmark's namespace."""
-    made = await api.post(
-        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    )
+    """The namespace of the client, made for this run."""
+    made = await api.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.ns}})
     if made.status == 409:  # whoever made it removes it
         yield
         return
@@ -113,12 +114,12 @@ async def namespace(api: Api) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await api.delete(f"/api/v1/namespaces/{NAMESPACE}")
+        await api.delete(f"/api/v1/namespaces/{api.ns}")
 
 
 @contextlib.contextmanager
-def _installed(config: Path) -> Iterator[None]:
-    """The chart with one gateway. Images are built here on our own cluster; KAPPA_E2E_TAG names them elsewhere."""
+def _installed(config: Path, functions: str, gateways: int) -> Iterator[None]:
+    """The chart. Images are built here on our own cluster; KAPPA_E2E_TAG names them elsewhere."""
     tools = _run(sys.executable, REPOSITORY / "tests/cluster/kappa_cluster.py", "tools").strip().splitlines()[-1]
     env = os.environ | {"KUBECONFIG": str(config), "PATH": f"{tools}:{os.environ['PATH']}"}
     image = {"registry": os.environ.get("KAPPA_E2E_REGISTRY", ""), "tag": os.environ.get("KAPPA_E2E_TAG", "")}
@@ -135,14 +136,14 @@ def _installed(config: Path) -> Iterator[None]:
     values = {
         "image": image,
         "operator": {"resources": small},
-        "gateway": {"resources": small, "replicas": 1, "autoscaling": {"enabled": False}},
-        "networkPolicy": {"functionNamespaces": [NAMESPACE]},
+        "gateway": {"resources": small, "replicas": gateways, "autoscaling": {"enabled": False}},
+        "networkPolicy": {"functionNamespaces": [functions]},
     }
     system = names.SYSTEM_NAMESPACE
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump(values, file)
         file.flush()
-        for namespace in (NAMESPACE, system):
+        for namespace in (functions, system):
             _run("kubectl", "create", "namespace", namespace, env=env)
         try:
             print("  helm install ...", flush=True)
@@ -150,9 +151,9 @@ def _installed(config: Path) -> Iterator[None]:
             yield
         finally:
             if not os.environ.get("KAPPA_E2E_KEEP"):
-                _run("kubectl", "delete", "fn", "--all", "-n", NAMESPACE, "--ignore-not-found", env=env, check=False)
+                _run("kubectl", "delete", "fn", "--all", "-n", functions, "--ignore-not-found", env=env, check=False)
                 _run("helm", "uninstall", "kappa", "-n", system, "--wait", env=env, check=False)
-                _run("kubectl", "delete", "namespace", NAMESPACE, system, "--ignore-not-found", env=env, check=False)
+                _run("kubectl", "delete", "namespace", functions, system, "--ignore-not-found", env=env, check=False)
                 _run("kubectl", "delete", "-f", CHART / "crds", "--ignore-not-found", env=env, check=False)
 
 

@@ -145,7 +145,12 @@ class World:
     async def add_instances(self, functions: list[str], each: int, revision: str) -> dict[str, Obj]:
         """Serving pods without processes; returns what each address must answer when its health is asked for."""
 
+        uids = {
+            item["metadata"]["name"]: item["metadata"]["uid"] for item in (await self.api.get(FUNCTIONS)).ok()["items"]
+        }
+
         async def one(name: str, number: int) -> None:
+            by = {"apiVersion": names.API_VERSION, "kind": names.FUNCTION_KIND, "name": name, "uid": uids[name]}
             labels = {
                 names.LABEL_COMPONENT: names.COMPONENT_INSTANCE,
                 names.LABEL_MANAGED_BY: names.MANAGER,
@@ -158,6 +163,7 @@ class World:
                 "name": f"{name}-{number}",
                 "labels": labels,
                 "annotations": {names.ANNOTATION_CONCURRENCY: "1", NO_PROCESS: "none"},
+                "ownerReferences": [{**by, "controller": True}],
             }
             spec = {"containers": [{"name": names.CONTAINER_NAME, "image": "kappa-runtime-python"}]}
             (await self.api.post(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})).ok()

@@ -1,6 +1,6 @@
 """Load for one URL: wrk where it is installed, a small client of our own where it is not. Prints requests per second.
 
-python load.py URL CONNECTIONS SECONDS
+python load.py URL CONNECTIONS SECONDS [HEADER]
 """
 
 import asyncio
@@ -16,14 +16,16 @@ class LoadError(RuntimeError):
     """The load did not run, or replies were not 200."""
 
 
-def load(url: str, connections: int, seconds: float, core: int | None) -> float:
-    """Requests per second of `connections` kept connections, each sending the next request when it has its reply."""
+def load(url: str, connections: int, seconds: float, core: int | None, header: str = "") -> float:
+    """Requests per second of `connections` kept connections, each sending the next request when it has its reply.
+    `header`: one more line of each request."""
     pin = ["taskset", "-c", str(core)] if core is not None else []
     if wrk := shutil.which("wrk"):
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", url]
+        more = ["-H", header] if header else []
+        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", *more, url]
         pattern = r"Requests/sec:\s+([\d.]+)"
     else:
-        command = [sys.executable, __file__, url, str(connections), str(seconds)]
+        command = [sys.executable, __file__, url, str(connections), str(seconds), header]
         pattern = r"([\d.]+) requests per second"
     done = subprocess.run(pin + command, capture_output=True, text=True, timeout=seconds + 30)
     found = re.search(pattern, done.stdout)
@@ -57,9 +59,10 @@ class Client(asyncio.Protocol):
         self.transport.write(self.request)
 
 
-async def main(url: str, connections: int, seconds: float) -> None:
+async def main(url: str, connections: int, seconds: float, header: str = "") -> None:
     parts = urlsplit(url)
-    request = f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n".encode()
+    more = f"{header}\r\n" if header else ""
+    request = f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\n{more}\r\n".encode()
     loop = asyncio.get_running_loop()
     clients = [
         (await loop.create_connection(lambda: Client(request), parts.hostname or "", parts.port or 80))[1]
@@ -74,4 +77,4 @@ async def main(url: str, connections: int, seconds: float) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]))

@@ -84,8 +84,8 @@ class World:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
     # --- what is measured ---------------------------------------------------------------------------------------------
-    def cluster(self, name: str, functions: int) -> "Cluster":
-        """An embedded cluster with so many Functions; only the first has instances."""
+    def cluster(self, name: str, functions: int, **http: Any) -> "Cluster":
+        """An embedded cluster with so many Functions; only the first has instances. `http`: of the Functions' specs."""
         state = self.folder / name
         image = f"{RUNTIME_IMAGE}={sys.executable} -m kappa_runtime"
         command = [sys.executable, "-m", "kappa_local", "serve", "--port", "0", "--state-dir", str(state)]
@@ -98,10 +98,10 @@ class World:
         path = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.FUNCTION_PLURAL}"
         wait(lambda: cluster.exists(path), "the CRD is not served")
         for number in range(functions):
-            cluster.post(path, function(f"{FUNCTION}{number}" if number else FUNCTION))
+            cluster.post(path, function(f"{FUNCTION}{number}" if number else FUNCTION, **http))
         return cluster
 
-    def gateway(self, name: str, cluster: "Cluster") -> Process:
+    def gateway(self, name: str, cluster: "Cluster", **more: str) -> Process:
         port, admin = free_port(), free_port()
         env = {
             "KUBECONFIG": str(cluster.kubeconfig),
@@ -111,6 +111,7 @@ class World:
             names.ENV_DATA_PORT: str(port),
             names.ENV_ADMIN_PORT: str(admin),
             "KAPPA_SHUTDOWN_DELAY": "0",
+            **more,
         }
         process = self.start(name, [sys.executable, "-m", "kappa_gateway"], PROXY_CORE, env)
         wait(lambda: status(f"http://127.0.0.1:{admin}{names.PATH_READYZ}") == 200, f"{name} is not ready", self, name)
@@ -187,7 +188,10 @@ class Cluster:
     def instance(self, name: str, *, process: bool, concurrency: int = 200) -> str:
         """A serving instance of FUNCTION; without `process`, only its address. Returns the address."""
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        self.post(pods, pod(name, process, concurrency))
+        path = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.FUNCTION_PLURAL}/{FUNCTION}"
+        manifest = pod(name, process, concurrency)
+        manifest["metadata"]["ownerReferences"] = [owner(self.get(path))]
+        self.post(pods, manifest)
         ip: list[str] = []
 
         def has_address() -> bool:
@@ -200,11 +204,23 @@ class Cluster:
         return ip[0]
 
 
-def function(name: str) -> Json:
+def function(name: str, **http: Any) -> Json:
     code = {"inline": HELLO}
-    spec = {"runtime": "python", "handler": "main.handler", "code": code, "concurrency": 200}
+    spec = {"runtime": "python", "handler": "main.handler", "code": code, "concurrency": 200, "http": http}
     meta = {"name": name, "namespace": NAMESPACE}
     return {"apiVersion": names.API_VERSION, "kind": names.FUNCTION_KIND, "metadata": meta, "spec": spec}
+
+
+def owner(function: Json) -> Json:
+    """What makes a pod an instance of this Function."""
+    meta, kind = function["metadata"], names.FUNCTION_KIND
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": kind,
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+    }
 
 
 def pod(name: str, process: bool, concurrency: int) -> Json:

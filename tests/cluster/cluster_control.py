@@ -33,6 +33,11 @@ def launch_api(settings: Settings) -> None:
     _api_server(settings)
 
 
+def launch_api_server(settings: Settings) -> None:
+    """Start the API server alone, after a test has stopped it."""
+    _api_server(settings)
+
+
 def launch_rest(settings: Settings) -> None:
     """Wait until the API server is ready, then start what uses it.
 

@@ -103,7 +103,7 @@ def values(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
             {
                 "image": images,
                 "operator": {"resources": small},
-                "gateway": {"resources": small},
+                "gateway": {"resources": small, "auth": {"apiKeys": {"namespaces": [NAMESPACE]}}},
                 "networkPolicy": {"functionNamespaces": [NAMESPACE]},
             }
         )

@@ -2,11 +2,15 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from kappa_api.limits import Rate
+from kappa_gateway import settings
 
 Json = Any
 
@@ -70,6 +74,7 @@ def test_what_the_default_values_make(render: Any) -> None:
     assert sorted(render()) == [
         ("ClusterRole", "kappa-edit"),
         ("ClusterRole", "kappa-gateway"),
+        ("ClusterRole", "kappa-invoker"),
         ("ClusterRole", "kappa-operator"),
         ("ClusterRole", "kappa-view"),
         ("ClusterRoleBinding", "kappa-gateway"),
@@ -83,8 +88,10 @@ def test_what_the_default_values_make(render: Any) -> None:
         ("Pod", "kappa-test"),
         ("PodDisruptionBudget", "kappa-gateway"),
         ("PodDisruptionBudget", "kappa-operator"),
+        ("Role", "default/kappa-gateway-api-keys"),
         ("Role", "kappa-gateway"),
         ("Role", "kappa-operator"),
+        ("RoleBinding", "default/kappa-gateway-api-keys"),
         ("RoleBinding", "kappa-gateway"),
         ("RoleBinding", "kappa-operator"),
         ("Runtime", "python"),
@@ -110,25 +117,50 @@ def rights(role: Json) -> set[str]:
 def test_rights_of_the_operator(render: Any) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "kappa-operator"]) == {
-        *(f"{verb} kappa.dev/{kind}" for kind in ("functions", "runtimes") for verb in ("get", "list", "watch")),
-        *(f"{verb} kappa.dev/functions/status" for verb in ("get", "patch", "update")),
+        *(f"{verb} kappa.dev/{kind}" for kind in ("functions", "runtimes") for verb in ("list", "watch")),
+        "patch kappa.dev/functions/status",
+        "get pods/log",
+        *(f"{verb} namespaces" for verb in ("list", "watch")),
         *(f"{verb} pods" for verb in ("get", "list", "watch", "create", "patch", "delete")),
         *(f"{verb} configmaps" for verb in ("get", "list", "watch", "create", "update")),
         "create events",
     }
     assert rights(objects["Role", "kappa-operator"]) == {
         "create coordination.k8s.io/leases",
-        *(f"{verb} coordination.k8s.io/leases[kappa-operator]" for verb in ("get", "update", "patch")),
+        *(f"{verb} coordination.k8s.io/leases[kappa-operator]" for verb in ("get", "update")),
     }
 
 
 def test_rights_of_the_gateway(render: Any) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "kappa-gateway"]) == {
-        *(f"{verb} kappa.dev/functions" for verb in ("get", "list", "watch")),
-        *(f"{verb} pods" for verb in ("get", "list", "watch")),
+        *(f"{verb} kappa.dev/functions" for verb in ("list", "watch")),
+        *(f"{verb} pods" for verb in ("list", "watch")),
+        "create authentication.k8s.io/tokenreviews",
+        "create authorization.k8s.io/subjectaccessreviews",
     }
     assert rights(objects["Role", "kappa-gateway"]) == {"get coordination.k8s.io/leases[kappa-operator]"}
+    assert rights(objects["Role", "default/kappa-gateway-api-keys"]) == {"list secrets", "watch secrets"}
+
+
+def test_how_callers_are_checked(render: Any) -> None:
+    auth = {"apiKeys": {"namespaces": ["shop", "team-a"]}, "kubernetes": {"enabled": False}, "jwt": {"allowHttp": True}}
+    objects = render({"gateway": {"auth": auth}})
+    roles = sorted(name for kind, name in objects if kind == "Role" and name.endswith("api-keys"))
+    assert roles == ["shop/kappa-gateway-api-keys", "team-a/kappa-gateway-api-keys"]
+    assert objects["RoleBinding", roles[0]]["subjects"][0]["name"] == "kappa-gateway"
+    assert not [right for right in rights(objects["ClusterRole", "kappa-gateway"]) if "review" in right]
+    env = {item["name"]: item.get("value") for item in pod_spec(objects, "gateway")["containers"][0]["env"]}
+    assert (env["KAPPA_API_KEY_NAMESPACES"], env["KAPPA_JWKS_ALLOW_HTTP"]) == ("shop,team-a", "true")
+
+    everywhere = render({"gateway": {"auth": {"apiKeys": {"namespaces": ["*"]}}}})
+    assert rights(everywhere["ClusterRole", "kappa-gateway-api-keys"]) == {"list secrets", "watch secrets"}
+    assert ("ClusterRoleBinding", "kappa-gateway-api-keys") in everywhere
+    assert not [name for kind, name in everywhere if kind == "Role" and name.endswith("api-keys")]
+
+    nowhere = render({"gateway": {"auth": {"apiKeys": {"namespaces": []}}}})
+    assert not [name for _, name in nowhere if name.endswith("api-keys")]
+    assert rights(nowhere["ClusterRole", "kappa-invoker"]) == {"invoke kappa.dev/functions"}
 
 
 @pytest.mark.parametrize("component", ["operator", "gateway"])
@@ -166,11 +198,44 @@ def test_containers(render: Any, component: str, ports: dict[str, int]) -> None:
         "KAPPA_GATEWAY_URL": "http://gateway.kappa-system",
     }
     if component == "gateway":
+        expected |= {"KAPPA_API_KEY_NAMESPACES": "default", "KAPPA_JWKS_ALLOW_HTTP": "false"}
         expected |= {"KAPPA_SHUTDOWN_DELAY": "5", "KAPPA_SHUTDOWN_GRACE": "80", "KAPPA_TRUST_FORWARDED": "false"}
+        expected |= {"KAPPA_FORWARDED_HOPS": "1", "KAPPA_MAX_WAITING": "1000", "KAPPA_MAX_WAITING_BOUND": "10000"}
+        expected |= {"KAPPA_MAX_CONNECTIONS": "10000", "KAPPA_MAX_CONNECTIONS_PER_ADDRESS": "0"}
+        expected |= {"KAPPA_HELD_TOTAL_BYTES": "134217728"}
     assert env == expected
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports
     assert container["image"] == f"kappa-{component}:0.1.0"
     assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe")} == {"admin"}
+
+
+def test_limits_are_settings_of_the_gateway(render: Any) -> None:
+    """As the gateway's program reads them."""
+    limits = {
+        "connections": 20_000_000,
+        "connectionsPerAddress": 7,
+        "waiting": 30,
+        "waitingBound": 40,
+        "heldBodiesBytes": 1 << 31,
+        "rate": {"requests": 1_000_000, "perSeconds": 60},
+        "callerRate": {"requests": 5, "burst": 9},
+    }
+    objects = render({"gateway": {"limits": limits, "trustForwarded": True, "forwardedHops": 2}})
+    (container,) = pod_spec(objects, "gateway")["containers"]
+    env = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    found = settings.load(env | {"KAPPA_PLATFORM_SECRET_FILE": "", "KAPPA_PLATFORM_SECRET": "x"})
+    assert (found.trust_forwarded, found.forwarded_hops) == (True, 2)
+    expected = replace(
+        settings.Limits(),
+        connections=20_000_000,
+        connections_per_address=7,
+        waiting_per_function=30,
+        waiting_most=40,
+        held_total_bytes=1 << 31,
+        rate=Rate(1_000_000, 60),
+        caller_rate=Rate(5, 1, 9),
+    )
+    assert found.limits == expected
 
 
 def test_image_values(render: Any) -> None:
@@ -184,6 +249,17 @@ def test_image_values(render: Any) -> None:
     assert pod_spec(objects, "gateway")["containers"][0]["image"] == "registry.example.org/team/kappa-gateway:8"
     assert objects["Runtime", "python"]["spec"]["image"] == "registry.example.org/team/kappa-runtime-python:7"
     assert pod_spec(objects, "gateway")["imagePullSecrets"] == [{"name": "a"}]
+
+
+def test_bounds_of_the_operator(render: Any) -> None:
+    def env(values: Any) -> dict[str, str]:
+        found = pod_spec(render(values), "operator")["containers"][0]["env"]
+        return {entry["name"]: entry.get("value") for entry in found}
+
+    bounds = ("KAPPA_MAX_INSTANCES_PER_NAMESPACE", "KAPPA_IDLE_MEMORY_LIMIT")
+    given = env({"operator": {"maxInstancesPerNamespace": 2000000, "idleMemoryLimit": "4Gi"}})
+    assert [given[name] for name in bounds] == ["2000000", "4Gi"]
+    assert not set(bounds) & env({}).keys()
 
 
 def test_secret(render: Any) -> None:

@@ -32,6 +32,11 @@ class Seen:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
+def controller_reference(function: str, uid: str = "") -> dict[str, Any]:
+    """What makes a pod an instance of a Function; without `uid`, of any of this name."""
+    return {"apiVersion": "kappa.dev/v1", "kind": "Function", "name": function, "uid": uid, "controller": True}
+
+
 def reply(status: int = 200, body: bytes = b"ok", *lines: str) -> bytes:
     head = [f"HTTP/1.1 {status} X", f"content-length: {len(body)}", *lines]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
@@ -210,6 +215,7 @@ class Rig:
                 "name": pod or f"{name}-{next(self._pods)}",
                 "labels": {"kappa.dev/function": name, "kappa.dev/state": state, "kappa.dev/revision": "r1"},
                 "annotations": {"kappa.dev/concurrency": str(concurrency)},
+                "ownerReferences": [controller_reference(name)],
             },
             "status": {"podIP": address, "phase": "Running"},
         }
@@ -303,3 +309,4 @@ async def running(*, limits: Limits | None = None, operator: str = "", **setting
         listener.close()
         await gateway.server.shutdown(0.1)
         gateway.pools.close()
+        await gateway.guard.close()

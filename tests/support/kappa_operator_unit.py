@@ -8,6 +8,7 @@ from kappa_operator_fakes import FakeKube, Time
 from kappa_api.function import Function
 from kappa_api.wire import Health, Specialize
 from kappa_operator.actions import Actions
+from kappa_operator.autoscaler.room import Stuck
 from kappa_operator.events import Recorder
 from kappa_operator.functions import Functions, Scaler
 from kappa_operator.instance import PodError, PodTimeoutError, PodUnreachableError, WrongRevisionError
@@ -16,6 +17,7 @@ from kappa_operator.observed import Pod, rfc3339
 from kappa_operator.pools import Pools
 from kappa_operator.settings import Settings
 from kappa_operator.sources import Sources
+from kappa_operator.start_times import Start
 from kappa_operator.store import Keys, Store, function_work, pool_work
 
 Json = Any
@@ -75,6 +77,9 @@ class Wants:
     def __init__(self) -> None:
         self.number = 0
         self.is_drained = True
+        self.starts: list[tuple[Start, float]] = []
+        self.is_stuck: Stuck | None = None
+        self.short = ("", "")
 
     def wanted(self, function: Function, running: int) -> int:
         return self.number
@@ -83,6 +88,15 @@ class Wants:
         self.number = max(1, self.number)
 
     def forget(self, key: str) -> None: ...
+
+    def started(self, start: Start, seconds: float) -> None:
+        self.starts.append((start, seconds))
+
+    def stuck(self, key: str, stuck: Stuck | None) -> None:
+        self.is_stuck = stuck
+
+    def shortage(self, key: str) -> tuple[str, str]:
+        return self.short
 
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]:
         return {}
@@ -108,6 +122,7 @@ class World:
         """A new leader, which knows only what the API server has."""
         self.store, self.queue = Store(), set[str]()
         clock, metrics = self.time.clock(), Metrics()
+        self.metrics = metrics
         self.events = Recorder(self.kube, "op", suffix=lambda: "x", wall=clock.wall)  # type: ignore[arg-type]
         sources = Sources(self.kube, self.store)  # type: ignore[arg-type]
         self.functions = Functions(
@@ -138,6 +153,7 @@ class World:
             SETTINGS,
             wake=self.wake,
             suffix=lambda: next(self.names),
+            metrics=metrics,
             clock=clock,
         )
         spec = {"image": self.image, "pool": {"min": self.pool_size, "max": self.pool_most}}

@@ -22,6 +22,7 @@ from kappa_local.kubelet.logs import LogOptions
 from kappa_local.kubelet.status import ContainerView, pod_status, running, unschedulable
 from kappa_local.kubelet.worker import Worker
 from kappa_local.metadata import now
+from kappa_local.node import PODS
 from kappa_local.recorder import Recorder
 from kappa_local.rest import Rest
 from kappa_local.store import Event
@@ -57,6 +58,7 @@ class Kubelet:
         self._settings = settings
         self._pods = rest.builtin("pods")
         self._keys: dict[str, Key] = {}
+        self._refused: dict[str, Key] = {}  # pods that the node cannot take
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recorder = Recorder(rest, "kubelet", settings.node)
@@ -78,6 +80,8 @@ class Kubelet:
     # -- what the store tells
 
     def _observe(self, table: str, event: Event) -> None:
+        if table == "nodes." and self._refused:
+            asyncio.get_running_loop().call_soon(self._retry)
         if table != self._pods.table:
             return
         pod = event.entry.obj
@@ -96,9 +100,10 @@ class Kubelet:
             return
         pod = entry.obj
         assert self._host is not None
-        if not self._fits(pod):
-            self._refuse(key, pod)
+        if why := self._misfit(pod):
+            self._refuse(key, pod, why)
             return
+        self._refused.pop(uid, None)
         self._keys[uid] = key
         ip = self._network.node if pod["spec"].get("hostNetwork") else self._network.take()
         if pod["spec"].get("hostNetwork"):
@@ -116,14 +121,28 @@ class Kubelet:
         )
         self._tasks[uid] = asyncio.create_task(self._work(worker))
 
-    def _fits(self, pod: Obj) -> bool:
-        """Whether the pod's node selector lets it onto the one node."""
+    def _misfit(self, pod: Obj) -> str:
+        """Why the one node cannot take the pod, in the scheduler's words; empty when it can."""
         node = self._rest.store.table("nodes.").get(("", self._settings.node))
-        labels = node.obj["metadata"].get("labels") or {} if node is not None else {}
-        return all(labels.get(name) == value for name, value in (pod["spec"].get("nodeSelector") or {}).items())
+        if node is None:
+            return ""
+        labels = node.obj["metadata"].get("labels") or {}
+        if any(labels.get(name) != value for name, value in (pod["spec"].get("nodeSelector") or {}).items()):
+            return "1 node(s) didn't match Pod's node affinity/selector"
+        most = int(((node.obj.get("status") or {}).get("allocatable") or {}).get("pods", PODS))
+        return "1 Too many pods" if len(self._keys) >= most else ""
 
-    def _refuse(self, key: Key, pod: Obj) -> None:
-        message = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+    def _retry(self) -> None:
+        """There is room again, or the node has changed: those that were refused have another chance, oldest first."""
+        for uid, key in list(self._refused.items()):
+            self._accept(key, uid)
+
+    def _refuse(self, key: Key, pod: Obj, why: str) -> None:
+        uid = pod["metadata"]["uid"]
+        if self._refused.get(uid) is not None:
+            return
+        self._refused[uid] = key
+        message = f"0/1 nodes are available: {why}."
         status = {**(pod.get("status") or {}), "conditions": [unschedulable(message, now())]}
         self._rest.store.put(self._pods.table, key, {**pod, "metadata": dict(pod["metadata"]), "status": status})
         self._recorder.record(pod, "Warning", "FailedScheduling", message)
@@ -164,6 +183,9 @@ class Kubelet:
 
     def _gone(self, uid: str) -> None:
         key = self._keys.pop(uid, None)
+        self._refused.pop(uid, None)
+        if self._refused:
+            asyncio.get_running_loop().call_soon(self._retry)
         worker = self._workers.get(uid)
         if worker is None:
             return

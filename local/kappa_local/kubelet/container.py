@@ -12,7 +12,7 @@ from typing import Protocol
 
 import aiohttp
 
-from kappa_local.kubelet import images, probes, status, volumes
+from kappa_local.kubelet import images, memory, probes, status, volumes
 from kappa_local.kubelet.env import ConfigError, Lookup, PodFacts, environment, expand
 from kappa_local.kubelet.guard import Guard
 from kappa_local.kubelet.images import UnknownImageError
@@ -63,6 +63,7 @@ class Container:
     log: LogFile | None = None
     process: Process | None = None
     _stopping: bool = False
+    _ended_by: str = ""
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -119,11 +120,14 @@ class Container:
         self.reporter.changed()
         self.reporter.event("Normal", "Started", f"Started container {self.view.name}")
         probing = asyncio.create_task(self._probe(process, spec))
+        limiting = self._limit(process)
         code = await asyncio.shield(process.ended)
         probing.cancel()
+        if limiting is not None:
+            limiting.cancel()
         self.log.drain_and_close()
         self.view.ready = self.view.started = False
-        self.view.state = status.terminated(code, started, now(), pid=process.pid)
+        self.view.state = status.terminated(code, started, now(), self._ended_by, pid=process.pid)
         self.process = None
         self.reporter.changed()
         return self._again(code)
@@ -173,6 +177,19 @@ class Container:
             cwd = root / str(self.spec["workingDir"]).strip("/")
             cwd.mkdir(parents=True, exist_ok=True)
         return ProcessSpec(argv, env, cwd)
+
+    def _limit(self, process: Process) -> asyncio.Task[None] | None:
+        """Holds the process to its memory limit, if it has one."""
+        limit = memory.limit_of(self.spec)
+        self._ended_by = ""
+        if not limit:
+            return None
+
+        def exceeded() -> None:
+            self._ended_by = memory.REASON
+            process.signal(signal.SIGKILL)
+
+        return asyncio.create_task(memory.watch(process.pid, limit, exceeded))
 
     def _launch(self, spec: ProcessSpec) -> None:
         assert self.log is not None

@@ -26,7 +26,7 @@ def custom_resource_definitions(folder: Path = CRDS) -> list[Json]:
 
 def platform(where: Place, secret: str) -> list[Json]:
     """The objects of a platform with one operator and one gateway; `secret` is the platform secret."""
-    return [_namespace(), _runtime(), _operator(where, secret), _gateway(where, secret)]
+    return [_namespace(), _runtime(), _invoker(), _operator(where, secret), _gateway(where, secret)]
 
 
 def _namespace() -> Json:
@@ -39,6 +39,17 @@ def _runtime() -> Json:
         "kind": names.RUNTIME_KIND,
         "metadata": {"name": "python"},
         "spec": {"image": RUNTIME_IMAGE, "pool": {"min": 2, "max": 5}},
+    }
+
+
+def _invoker() -> Json:
+    """As the chart has it: for RoleBindings to whom `http.auth.type: kubernetes` is to let in."""
+    rule = {"apiGroups": [names.GROUP], "resources": [names.FUNCTION_PLURAL], "verbs": ["invoke"]}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "kappa-invoker"},
+        "rules": [rule],
     }
 
 
@@ -55,6 +66,8 @@ def _gateway(where: Place, secret: str) -> Json:
         names.ENV_DATA_PORT: str(where.gateway_port),
         names.ENV_ADMIN_PORT: str(where.gateway_admin_port),
         "KAPPA_SHUTDOWN_DELAY": "0",
+        "KAPPA_JWKS_ALLOW_HTTP": "true",  # an issuer on this machine has no certificate
+        "KAPPA_JWKS_RETRY": "1",
     }
     ports = {"http": where.gateway_port, names.ADMIN_PORT_NAME: where.gateway_admin_port}
     return _component(where, names.COMPONENT_GATEWAY, secret, env, ports)

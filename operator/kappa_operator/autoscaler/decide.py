@@ -1,9 +1,9 @@
 """How many instances a function gets: one pure function of signals, history, policy and time.
 
-* **Up**, at once, by as many instances as help the invocations that wait (`upscale`); and by one ahead of the next
-  expected call (`keepalive`).
-* **Down**, at most once per window and only while every gateway is heard, to what the window needed (`need`), never
-  below what is in service and never while something waits.
+* **Up**, at once, by as many instances as are worth it for the invocations that wait, or that a growing load will need
+  (`upscale`); and by one ahead of the next expected call (`keepalive`).
+* **Down**, at most once per window and only while every gateway is heard, to what the window needed and what bursts are
+  worth (`need`), never below what is in service and never while something waits.
 * **To zero** when the function has been idle for as long as its idle times say (`keepalive`).
 * **Bounds** come first: minReplicas, maxReplicas, and what quota and fairness leave (`share`).
 
@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 from kappa_operator.autoscaler.keepalive import KeepPlan
-from kappa_operator.autoscaler.need import Sample, window_need
+from kappa_operator.autoscaler.need import Sample, window_need, worth_holding
 from kappa_operator.autoscaler.share import Limit
-from kappa_operator.autoscaler.upscale import Load, Supply, helpful
+from kappa_operator.autoscaler.upscale import Load, Price, Supply, ahead, helpful
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Policy:
 
     `window_seconds`: how far back the need is remembered, and the least time between a change and the next step down;
     longer: fewer starts, more idle instances. `headroom`: square roots of the load kept free; more: less waiting.
-    `patience`: seconds of waiting that are not worth a start.
+    `start_price`, `hold_price`: instance-seconds that a second of one waiting invocation is worth, when an instance is
+    started for it, and when one is kept for the next burst; more: less waiting, more instances.
     """
 
     min_replicas: int
@@ -33,8 +34,9 @@ class Policy:
     idle_seconds: float
     concurrency: int
     window_seconds: float = 3.0
-    headroom: float = 1.3
-    patience: float = 0.1
+    headroom: float = 1.2
+    start_price: float = 4.0
+    hold_price: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,10 @@ def decide(now: float, inputs: Inputs, policy: Policy) -> Decision:
         return _up(now, inputs, policy, low, high, cap)
     if inputs.current < low:
         return Decision(now, low, f"minReplicas is {policy.min_replicas}", inputs, now)
+    grown = min(high, ahead(inputs.load, inputs.supply, policy.concurrency, policy.headroom))
+    if grown > inputs.current:
+        reason = f"calls come faster by {inputs.load.trend:.1f} a second each second: {grown} will be needed"
+        return Decision(now, grown, reason, inputs)
     idle = not inputs.load.in_service
     if not inputs.current:
         # Ahead of the next call: only inside the window, so that a late decision starts nothing in vain.
@@ -104,18 +110,19 @@ def decide(now: float, inputs: Inputs, policy: Policy) -> Decision:
 
 
 def _up(now: float, inputs: Inputs, policy: Policy, low: int, high: int, cap: str) -> Decision:
-    """Something waits: as many more as help."""
+    """Something waits: as many more as are worth it."""
     load, supply = inputs.load, inputs.supply
     most = max(0, high - inputs.current)
-    added = helpful(load, supply, policy.concurrency, policy.patience, most + 1)
+    price = Price(policy.start_price, policy.window_seconds)
+    added = helpful(load, supply, policy.concurrency, price, most + 1)
     wanted = max(low, inputs.current + min(added, most))
     state = f"{load.waiting} waiting, {load.in_service} in service, {supply.ready} of {inputs.current} instances ready"
     if added > most:
         return Decision(now, wanted, f"{state}; {cap}", inputs)
     if not added:
-        text = f"{state}: another one would not be ready before they clear the queue"
+        text = f"{state}: another one would come too late to be worth it"
         return Decision(now, wanted, text if wanted == inputs.current else f"minReplicas is {low}", inputs, now)
-    return Decision(now, wanted, f"{state}: {added} more help before the queue is clear", inputs)
+    return Decision(now, wanted, f"{state}: {added} more {'is' if added == 1 else 'are'} worth it", inputs)
 
 
 def _down(now: float, inputs: Inputs, policy: Policy, low: int, keep: KeepPlan, idle_for: float) -> Decision:
@@ -123,7 +130,8 @@ def _down(now: float, inputs: Inputs, policy: Policy, low: int, keep: KeepPlan, 
     current = inputs.current
     busy = math.ceil(inputs.load.in_service / policy.concurrency)
     need = window_need(inputs.samples, now - policy.window_seconds, policy.concurrency, policy.headroom)
-    floor = max(low, busy, need, 1 if keep.holds(idle_for) or not busy else 0)
+    burst = worth_holding(inputs.load.queueing, policy.hold_price)
+    floor = max(low, busy, need, burst, 1 if keep.holds(idle_for) or not busy else 0)
     if floor >= current:
         review = inputs.last_activity + keep.next_change(idle_for) if not busy else math.inf
         if current > max(low, busy, 1):
@@ -133,4 +141,5 @@ def _down(now: float, inputs: Inputs, policy: Policy, low: int, keep: KeepPlan, 
     if now < since:
         return Decision(now, current, "one step down per window", inputs, since)
     reason = f"the last {policy.window_seconds:g} s needed {need}, {inputs.load.in_service} in service"
+    reason += f", bursts are worth {burst}" if burst > max(need, busy) else ""
     return Decision(now, floor, reason + (f", minReplicas is {low}" if floor == low and low else ""), inputs, now)

@@ -5,6 +5,10 @@ with so many instances nothing would have waited, but one burst makes it large. 
 from the gateways' counters and therefore exact; by the square-root staffing rule (the spread of a Poisson load is its
 root) load + headroom * sqrt(load) slots keep waiting rare. A steady load never reaches the second, a burst that the
 running instances cleared at once does not hold on to the first.
+
+Bursts that come again and again are worth instances that are there already (`worth_holding`): with n of them the calls
+of a burst wait about q / n all together, where q is what was measured, waiting times instances. n instances cost n, and
+n + price * q / n is least at n = sqrt(price * q).
 """
 
 import math
@@ -27,6 +31,11 @@ def staff(busy: float, concurrency: int, headroom: float) -> int:
     """Instances for `busy` invocations in service on average; 0 for none."""
     # An average a hair above a whole number is noise of two clocks, not a reason for one more instance.
     return math.ceil((busy + headroom * math.sqrt(busy)) / concurrency - 0.05) if busy > 0 else 0
+
+
+def worth_holding(queueing: float, price: float) -> int:
+    """Instances that are worth holding for bursts, when a second of waiting is worth `price` instance-seconds."""
+    return round(math.sqrt(price * queueing))
 
 
 def window_need(samples: Iterable[Sample], since: float, concurrency: int, headroom: float) -> int:

@@ -2,30 +2,39 @@
 
 Fair means max-min: no function gets more than it wants, and nobody gets more while another one that wants more has
 less. A function that hogs a full cluster is cut back to its share; one that asks for a single instance gets it.
+
+In order: what is busy stays, unless calls wait there too (an instance that is given up takes no more calls, and goes
+when those it has have ended); everybody who has calls and no instance gets a first one, if need be from the one that
+has most; what minReplicas promise; growth, by max-min; and what is left keeps idle functions warm, those most expected
+to be called first.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most this many instances, and why, in a sentence."""
+    """At most this many instances, and why, in a sentence. `kind` names the cause in one word, as an Event does."""
 
     most: int
     reason: str
+    kind: str = "FairShare"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one function asks for: `wanted` instances, of which `busy` have work and are never taken away, and of which
-    `least` (its minReplicas) are promised."""
+    """What one function asks for: `wanted` instances, of which `busy` have work (and nothing waits), and of which
+    `least` (its minReplicas) are promised. `idle`: it has no call at all, and would only like to stay warm; `expected`
+    is the chance that it is called meanwhile, 0 to 1."""
 
     key: str
     wanted: int
     busy: int = 0
     least: int = 0
+    idle: bool = False
+    expected: float = 0.0
 
     @property
     def namespace(self) -> str:
@@ -54,33 +63,33 @@ def share(claims: Iterable[Claim], quotas: Mapping[str, int], capacity: int | No
         spaces[claim.namespace].append(claim)
     for namespace, group in spaces.items():
         if (quota := quotas.get(namespace)) is not None:
-            for claim, got in _fill(group, quota).items():
+            for claim, got in fair(group, quota).items():
                 if got < claim.wanted:
                     text = f"the quota of namespace {namespace} is {quota} instances, {got} of them for this function"
-                    limits[claim.key] = Limit(got, text)
+                    limits[claim.key] = Limit(got, text, "NamespaceQuota")
     if capacity is not None:
         left = [
-            Claim(c.key, min(c.wanted, limits[c.key].most) if c.key in limits else c.wanted, c.busy, c.least)
+            replace(c, wanted=min(c.wanted, limits[c.key].most) if c.key in limits else c.wanted)
             for group in spaces.values()
             for c in group
         ]
-        for claim, got in _fill(left, capacity).items():
+        for claim, got in fair(left, capacity).items():
             if got < claim.wanted:
                 limits[claim.key] = Limit(got, f"the cluster is full ({capacity} instances): the fair share is {got}")
     return limits
 
 
-def _fill(claims: list[Claim], capacity: int) -> dict[Claim, int]:
-    """Max-min fair parts of `capacity`. What is busy stays, even beyond it."""
+def fair(claims: list[Claim], capacity: int) -> dict[Claim, int]:
+    """Max-min fair parts of `capacity`; in sum more than that only by what is busy."""
     got = {claim: min(claim.busy, claim.wanted) for claim in claims}
-    left = capacity - sum(got.values())
-    # What minReplicas promise comes before the growth of others.
+    left = _first_ones(got, capacity)
     for claim in sorted(claims, key=lambda c: c.key):
         extra = min(max(0, min(claim.least, claim.wanted) - got[claim]), max(0, left))
         got[claim] += extra
         left -= extra
+    active = [claim for claim in claims if not claim.idle]
     while left > 0:
-        hungry = [claim for claim in claims if got[claim] < claim.wanted]
+        hungry = [claim for claim in active if got[claim] < claim.wanted]
         if not hungry:
             break
         lowest = min(got[claim] for claim in hungry)
@@ -91,7 +100,26 @@ def _fill(claims: list[Claim], capacity: int) -> dict[Claim, int]:
         for claim in poorest[:left]:
             got[claim] += step
             left -= step
+    for claim in sorted((c for c in claims if c.idle), key=lambda c: (-c.expected, c.key)):
+        extra = min(claim.wanted - got[claim], max(0, left))
+        got[claim] += extra
+        left -= extra
     return got
+
+
+def _first_ones(got: dict[Claim, int], capacity: int) -> int:
+    """A first instance for each one that has calls and none, as far as each can have one; returns what is left."""
+    left, holders = capacity - sum(got.values()), sum(got[claim] > 0 for claim in got)
+    for claim in sorted((c for c in got if c.wanted and not c.idle and not got[c]), key=lambda c: c.key):
+        if holders >= capacity:
+            break
+        if left > 0:
+            left -= 1
+        else:
+            got[max(got, key=lambda c: (got[c], c.key))] -= 1
+        got[claim] = 1
+        holders += 1
+    return left
 
 
 def over_memory(idle: Iterable[IdleInstance], cap: int) -> frozenset[str]:

@@ -1,29 +1,38 @@
-"""How many more instances would help the invocations that wait now. Pure.
+"""How many more instances are worth it. Pure.
 
-A new instance helps when the others (those that serve and those that are starting) would not have cleared the queue by
-the time it is ready, and then either do not keep up with the arrivals, or would still need longer than 0.4 of a start
-(than `patience`, when calls keep coming). Judged in a fluid model: the queue grows with the arrivals and shrinks with
-the slots there are, each slot ending one invocation per mean service time. Compare "start one per waiting invocation":
-50 calls of 100 ms at once would start 50 pods, most of them ready after the last call has been answered.
+For the invocations that wait now (`helpful`): the queue is judged in a fluid model. It grows with the arrivals and
+shrinks with the slots that there are and those that are on their way, each slot ending one invocation per mean service
+time. One more instance is worth it when the others do not keep up with what arrives; or when the waiting that it saves
+from the moment it is ready is worth more than the instance costs until it can go again. Compare "one per waiting
+invocation": 50 calls of 100 ms at once would start 50 pods, most of them ready after the last call has been answered.
+
+For those that will come (`ahead`): while the rate of arrivals grows steadily, as many as it will need when they are
+ready.
 """
 
 from dataclasses import dataclass
 
+from kappa_operator.autoscaler.need import staff
+
 #: Service time assumed for a function that has never finished an invocation, in seconds.
 UNKNOWN_SERVICE = 0.1
-#: The share of the slots that arrivals may fill while a queue still counts as one burst.
-CALM = 0.15
+#: Seconds until the next reading: how much later than one start the next decision helps.
+NEXT_READING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one function has to do. `waiting` and `in_service` are now; `arrivals` per second and `service` (mean
-    seconds of one invocation, 0 when nothing was ever measured) come from the last readings."""
+    """What one function has to do. `waiting` and `in_service` are now; `arrivals` per second, their growth per second
+    (`trend`), `service` (mean seconds of one invocation, 0 when nothing was ever measured), `queueing` and `standing`
+    come from the last readings (`measure`)."""
 
     waiting: int
     in_service: int
     arrivals: float = 0.0
     service: float = 0.0
+    trend: float = 0.0
+    queueing: float = 0.0
+    standing: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -49,16 +58,25 @@ class Supply:
         return self.warm_seconds if nth <= self.warm else self.cold_seconds
 
 
-def helpful(load: Load, supply: Supply, concurrency: int, patience: float, most: int) -> int:
-    """How many new instances help, at most `most`. `patience`: seconds of waiting that are not worth a start."""
+@dataclass(frozen=True, slots=True)
+class Price:
+    """`waiting`: instance-seconds that one second of one waiting invocation is worth. `stay`: seconds that an instance
+    stays at least, once it is there."""
+
+    waiting: float
+    stay: float
+
+
+def helpful(load: Load, supply: Supply, concurrency: int, price: Price, most: int) -> int:
+    """How many new instances are worth it for what waits, at most `most`."""
     count = 0
-    while count < most and _helps(load, supply, concurrency, patience, count):
+    while count < most and _helps(load, supply, concurrency, price, count):
         count += 1
     return count
 
 
-def _helps(load: Load, supply: Supply, concurrency: int, patience: float, others: int) -> bool:
-    """Whether one more helps beside `others` that are being started with it."""
+def _helps(load: Load, supply: Supply, concurrency: int, price: Price, others: int) -> bool:
+    """Whether one more is worth it beside `others` that are being started with it."""
     running = supply.ready + supply.starting + others
     if not running:
         return load.waiting > 0
@@ -68,14 +86,29 @@ def _helps(load: Load, supply: Supply, concurrency: int, patience: float, others
     early += [delay - supply.starting_seconds] * supply.starting
     served = supply.ready * delay + sum(max(0.0, head_start) for head_start in early)
     # What is in service has to end first; on average half of it is left.
-    waiting = load.waiting + load.arrivals * delay - max(0.0, served * slot - load.in_service / 2)
+    arrived = (load.arrivals + load.trend * delay / 2) * delay
+    waiting = load.waiting + arrived - max(0.0, served * slot - load.in_service / 2)
     # Those that get ready together with this one take their share at once.
     waiting -= concurrency * sum(head_start <= 0 for head_start in early)
+    # Callers who call again as soon as they are answered keep a queue standing, which the model would see fall.
+    standing = min(load.standing, load.waiting) - concurrency * (supply.starting + others)
+    if standing > 0 and min(standing, concurrency) * price.stay * price.waiting >= delay + price.stay:
+        return True
     if waiting < 0.5:
         return False
-    rate = running * slot - load.arrivals
+    rate = running * slot - load.arrivals - load.trend * (delay + NEXT_READING)
     if rate <= 0:
         return True
-    # A burst that is cleared within two fifths of a start is let be; when more keeps coming, waiting adds up.
-    calm = load.arrivals <= CALM * running * slot
-    return waiting / rate > (max(patience, 0.4 * delay) if calm else patience)
+    # A queue that falls to nothing at an even rate is a triangle: its area is what everybody waits, added up. One more
+    # instance takes its share at once and makes the rest fall faster.
+    saved = waiting**2 / (2 * rate) - max(0.0, waiting - concurrency) ** 2 / (2 * (rate + slot))
+    return saved * price.waiting >= delay + price.stay
+
+
+def ahead(load: Load, supply: Supply, concurrency: int, headroom: float) -> int:
+    """Instances that a growing load will need when a new one is ready; 0 while it does not grow. `headroom` as in
+    `need.staff`."""
+    if load.trend <= 0:
+        return 0
+    arrivals = load.arrivals + load.trend * (supply.seconds(1) + NEXT_READING)
+    return staff(arrivals * load.seconds, concurrency, headroom)

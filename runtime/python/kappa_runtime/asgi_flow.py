@@ -29,6 +29,7 @@ class AsgiFlow(Invocation):
         assert function.loop is not None
         self.user_loop = function.loop.loop
         self._unread = self._unacked = 0  # server's side
+        self._patience: asyncio.TimerHandle | None = None
         self.is_gone = False  # these are the function's side
         self._taken = self._outstanding = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -53,7 +54,14 @@ class AsgiFlow(Invocation):
 
     def look_after(self) -> None:
         """The client has left: the app may end by itself; if it does not, it is told to."""
-        self.floor.loop.call_later(self.floor.settings.leave_seconds, self.stop_if_running)
+        if self._patience is None:
+            self._patience = self.floor.loop.call_later(self.floor.settings.leave_seconds, self.stop_if_running)
+
+    def finished(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()  # or it would keep all of this in memory for as long
+            self._patience = None
+        super().finished()
 
     def stop_if_running(self) -> None:
         if not self.has_finished and not self.interrupted:

@@ -1,29 +1,36 @@
 """What an ASGI app is told about a request (the connection scope), and reading what it sends back.
 
 `root_path` is what the gateway cut off (`x-forwarded-prefix`). `path` includes it: so the ASGI specification has it,
-and so Starlette, Django and uvicorn read it. `scope["kappa.context"]` is the Context that event handlers get.
+and so Starlette, Django and uvicorn read it. `scope["kappa.context"]` is the Context that event handlers get, and
+`scope["kappa.authorizer"]` their `requestContext.authorizer` (None where everybody may call); the headers
+`kappa-identity-*` say the same to what only sees headers.
 """
 
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from kappa_api.names import HEADER_PREFIX
+from kappa_api.names import HEADER_IDENTITY_DATA, HEADER_IDENTITY_PREFIX, HEADER_PREFIX
 from kappa_runtime.context import Context
 from kappa_runtime.exchange import Headers, Request
 from kappa_runtime.function import Function
 from kappa_runtime.invoke import Call
+from kappa_runtime.lambda_events import read_authorizer
 from kappa_runtime.replies import ReplyError
 
 Message = dict[str, Any]
 
 SPEC_VERSION = "2.4"
 _PREFIX = HEADER_PREFIX.encode()
+_IDENTITY = HEADER_IDENTITY_PREFIX.encode()
+_IDENTITY_DATA = HEADER_IDENTITY_DATA.encode()
 
 
 def make_scope(kind: str, request: Request, function: Function, call: Call) -> Message:
     """The connection scope of an HTTP request or a WebSocket, without what is particular to either."""
     raw_path, _, query = request.target.partition(b"?")
-    headers = [header for header in request.headers if not header[0].startswith(_PREFIX)]
+    headers = [
+        header for header in request.headers if not header[0].startswith(_PREFIX) or header[0].startswith(_IDENTITY)
+    ]
     prefix = request.header(b"x-forwarded-prefix").rstrip("/")
     secure = request.header(b"x-forwarded-proto") in ("https", "wss")
     client = request.header(b"x-forwarded-for").partition(",")[0].strip()
@@ -43,6 +50,7 @@ def make_scope(kind: str, request: Request, function: Function, call: Call) -> M
         "extensions": {},
         "state": dict(function.lifespan.state) if function.lifespan else {},
         "kappa.context": Context(function.info, call.request_id, int(call.deadline * 1000)),
+        "kappa.authorizer": read_authorizer(request.header(_IDENTITY_DATA)),
     }
 
 

@@ -7,11 +7,12 @@ integrations for HTTP APIs" in the API Gateway developer guide.
 """
 
 import base64
+import json
 import time
 from typing import Any
 from urllib.parse import parse_qsl, quote_from_bytes
 
-from kappa_api.names import HEADER_PATH_PARAMETERS, HEADER_PREFIX, HEADER_ROUTE
+from kappa_api.names import HEADER_IDENTITY_DATA, HEADER_PATH_PARAMETERS, HEADER_PREFIX, HEADER_ROUTE
 from kappa_runtime.context import FunctionInfo
 from kappa_runtime.exchange import Request
 
@@ -62,6 +63,8 @@ def make_event(request: Request, body: bytes, function: FunctionInfo, request_id
         },
         "isBase64Encoded": False,
     }
+    if (authorizer := read_authorizer(platform.get(HEADER_IDENTITY_DATA, ""))) is not None:
+        event["requestContext"]["authorizer"] = authorizer
     if cookies:
         event["cookies"] = cookies
     if raw_query:
@@ -73,6 +76,17 @@ def make_event(request: Request, body: bytes, function: FunctionInfo, request_id
         event["isBase64Encoded"] = text is None
         event["body"] = base64.b64encode(body).decode() if text is None else text
     return event
+
+
+def read_authorizer(data: str) -> Any:
+    """The caller that the gateway verified, as API Gateway tells of it, or None where everybody may call. Only the
+    gateway can send it: it drops what callers send under the platform's prefix."""
+    if not data:
+        return None
+    try:
+        return json.loads(base64.urlsafe_b64decode(data))
+    except ValueError:
+        return None
 
 
 def target_text(target: bytes) -> str:

@@ -28,6 +28,8 @@ class Control(Protocol):
 
     def drain(self, done: Callable[[], None]) -> None: ...
 
+    def tasks(self) -> int: ...
+
 
 def begin(control: Control, exchange: Exchange) -> None:
     """Answers a request below `/_kappa/`, or sets its consumer."""
@@ -51,7 +53,7 @@ def begin(control: Control, exchange: Exchange) -> None:
 
 
 def reply_health(control: Control, exchange: Exchange, status: int) -> None:
-    exchange.reply(status, [JSON], _json(control.instance.health().to_json()))
+    exchange.reply(status, [JSON], _json(control.instance.health().to_json() | {"tasks": control.tasks()}))
 
 
 class SpecializeRequest(Consumer):

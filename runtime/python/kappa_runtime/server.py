@@ -182,6 +182,12 @@ class Server:
         self._unpark()
         self._settle()
 
+    def tasks(self) -> int:
+        """Tasks of this loop and of the function's: one that leaks shows here."""
+        function = self._function
+        own = len(asyncio.all_tasks(self.loop))
+        return own + (len(asyncio.all_tasks(function.loop.loop)) if function is not None and function.loop else 0)
+
     def terminate(self) -> None:
         """SIGTERM: drains, tells WebSocket clients to go elsewhere, and ends. A second one ends at once."""
         if self.closing:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kappa_operator.autoscaler.measure import MOMENT_SECONDS
+
 INFINITY = math.inf
 
 
@@ -67,7 +69,7 @@ class Instance:
 
 
 class Run:
-    """The state of a run. `busy_seconds`, `wait_seconds`, `arrived`, `ended` are the counters a gateway would have."""
+    """The state of a run. `busy_seconds`, `wait_seconds`, `arrived`, `moments` and `ended` are a gateway's counters."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Run:
         self.queue: deque[float] = deque()
         self.queue_work: deque[float] = deque()
         self.in_service = self.arrived = self.ended = self.starting = 0
+        self.moments, self._moment = 0, -1
         self.busy_seconds = self.wait_seconds = 0.0
         self.serving: list[Instance] = []
         self.alive = 0
@@ -179,6 +182,9 @@ class Run:
     def _arrive(self, duration: float) -> None:
         self.scaler.arrived(self.now, self)
         self.arrived += 1
+        if self._moment != (moment := int(self.now / MOMENT_SECONDS)):
+            self._moment = moment
+            self.moments += 1
         self.result.invocations += 1
         self.result.cold += not self.serving
         if self._free and not self.queue:

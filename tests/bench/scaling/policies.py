@@ -14,7 +14,7 @@ from engine import INFINITY, Run
 
 from kappa_operator.autoscaler.decide import Decision, Inputs, Policy, decide
 from kappa_operator.autoscaler.keepalive import IdleHistogram, KeepPlan, KeepPolicy
-from kappa_operator.autoscaler.measure import Measure
+from kappa_operator.autoscaler.measure import Measure, Reading
 from kappa_operator.autoscaler.need import Sample
 from kappa_operator.autoscaler.upscale import Load, Supply
 
@@ -46,7 +46,7 @@ class Kappa:
         self.keep_decisions = False
         self._samples: list[Sample] = []
         self._scrape_at = 0.0
-        self._read = (0.0, 0, 0, 0.0)
+        self._read = (0.0, 0, 0, 0, 0.0, 0.0)
         self._peak = 0
         self._demand_at, self._demanded = INFINITY, -INFINITY
 
@@ -55,8 +55,8 @@ class Kappa:
             idle = now - self.last_activity
             if run.arrived and idle >= self.keep.linger:
                 self.histogram.add(idle)
-            at, arrived, ended, busy = self._read
-            self._read = (max(at, math.floor(now)), arrived, ended, busy)
+            at, *counters = self._read
+            self._read = (max(at, math.floor(now)), *counters)
             self._scrape_at = math.floor(now) + SCRAPE
             self.next_tick = min(self.next_tick, self._scrape_at)
 
@@ -76,15 +76,27 @@ class Kappa:
             self._demanded, self._demand_at = now, INFINITY
 
     def _reading(self, now: float, run: Run) -> None:
-        at, arrived, ended, busy = self._read
+        at, arrived, moments, ended, busy, waiting = self._read
         seconds = now - at
         if seconds <= 0:
             return
         served = run.busy_seconds - busy
-        self.measure.reading(seconds, run.arrived - arrived, run.ended - ended, served, run.in_service)
+        self.measure.reading(
+            Reading(
+                seconds,
+                run.arrived - arrived,
+                run.moments - moments,
+                run.ended - ended,
+                served,
+                run.wait_seconds - waiting,
+                run.in_service,
+                run.waiting,
+                len(run.serving),
+            )
+        )
         self._samples.append(Sample(now, seconds, served / seconds, self._peak))
         self._samples = [s for s in self._samples if s.at > now - self.policy.window_seconds]
-        self._read = (now, run.arrived, run.ended, run.busy_seconds)
+        self._read = (now, run.arrived, run.moments, run.ended, run.busy_seconds, run.wait_seconds)
         self._peak = run.in_service + run.waiting
         if served > 0:
             self.last_activity = now if run.in_service or run.waiting else self._ended(now, run)
@@ -98,7 +110,15 @@ class Kappa:
         idle = not run.in_service and not run.waiting
         plan: KeepPlan | None = self.histogram.plan(self.keep) if idle else None
         inputs = Inputs(
-            load=Load(run.waiting, run.in_service, self.measure.arrivals, self.measure.service),
+            load=Load(
+                run.waiting,
+                run.in_service,
+                self.measure.arrivals,
+                self.measure.service,
+                self.measure.trend,
+                self.measure.queueing,
+                self.measure.standing,
+            ),
             current=self.wanted,
             supply=Supply(ready, run.starting, run.starting_seconds(), self.pool(now), self.start, self.made),
             last_activity=self.last_activity,

@@ -16,6 +16,7 @@ import pytest
 from kappa_fixtures_local import Obj, Watch
 
 from kappa_local.cluster import Cluster, Settings, spawn
+from kappa_local.recorder import KEEP
 
 SERVER = (
     "import os, sys, http.server\n"
@@ -323,6 +324,17 @@ async def test_force(pods: Pods) -> None:
     await gone(pid)
 
 
+async def test_one_that_takes_more_memory_than_it_may_is_killed(pods: Pods) -> None:
+    code = "hoard = [bytearray(b'x') * (64 << 20)]; print('full', flush=True); import time; time.sleep(600)"
+    for name, limit in (("greedy", "32Mi"), ("modest", "1Gi")):
+        container = {"command": ["python3", "-S", "-c", code], "resources": {"limits": {"memory": limit}}}
+        await pods.create(name, container)
+    ended = state(await pods.phase("greedy", "Failed"))["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+    async with pods.session.get(f"{pods.url}/modest") as response:
+        assert (await response.json())["status"]["phase"] == "Running"
+
+
 async def gone(pid: int) -> None:
     """Waits until a process has ended; whose child it is does not matter."""
     async with asyncio.timeout(10):
@@ -393,6 +405,19 @@ async def test_events(pods: Pods) -> None:
     async with pods.session.get(url, params={"fieldSelector": "involvedObject.name=told"}) as response:
         reasons = [event["reason"] for event in (await response.json())["items"]]
     assert reasons == ["Scheduled", "Started"]
+
+
+async def test_only_the_newest_events_are_kept(pods: Pods) -> None:
+    """Those of the API's clients and the kubelet's own alike; the last ones are the last written."""
+    url = pods.url.replace("pods", "events")
+    about = {"kind": "Pod", "namespace": "default", "name": "p", "apiVersion": "v1", "uid": "u"}
+    for number in range(KEEP + 20):
+        event = {"metadata": {"name": f"e{number:04}"}, "involvedObject": about, "reason": "R", "message": "m"}
+        async with pods.session.post(url, json={"apiVersion": "v1", "kind": "Event", **event}) as response:
+            assert response.status == 201
+    async with pods.session.get(url) as response:
+        names = sorted(item["metadata"]["name"] for item in (await response.json())["items"])
+    assert names == [f"e{number:04}" for number in range(20, KEEP + 20)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -213,13 +213,30 @@ async def test_a_lost_post_is_not_sent_twice(rig: Any) -> None:
 @pytest.mark.parametrize(("method", "idempotent"), [("GET", False), ("PUT", False), ("DELETE", False), ("POST", True)])
 async def test_a_lost_idempotent_call_is_sent_elsewhere(rig: Any, method: str, idempotent: bool) -> None:
     rig.function(http={"idempotent": idempotent})
-    dying = await rig.instance(behave=die)
+    other = asyncio.Event()
+
+    async def die_then(seen: Any, reader: Any, writer: Any) -> None:
+        await other.wait()
+        await die(seen, reader, writer)
+
+    dying = await rig.instance(behave=die_then)
     caller = await rig.caller()
     caller.send(f"{method} {HELLO} HTTP/1.1\r\nhost: gw\r\ncontent-length: 1\r\n\r\nx")
     await dying.arrived.wait()
     healthy = await rig.instance()
+    other.set()
     assert (await caller.answer()).status == 200
     assert healthy.seen[0].body == b"x"
+    await rig.settled()
+
+
+async def test_a_call_that_kills_its_instance_does_not_go_round_for_ever(rig: Any) -> None:
+    rig.function()
+
+    instances = [await rig.instance(behave=die) for _ in range(6)]
+    answer = await rig.get(HELLO)
+    assert (answer.status, answer.error["code"]) == (502, "instance_died")
+    assert sum(len(one.seen) for one in instances) == 4
     await rig.settled()
 
 
@@ -236,7 +253,7 @@ async def test_a_short_reply_cut_in_the_middle_is_a_502(rig: Any) -> None:
     assert (answer.status, answer.error["code"]) == (502, "instance_died")
 
 
-async def test_a_stream_cut_in_the_middle_is_visibly_broken(rig: Any) -> None:
+async def test_a_stream_cut_in_the_middle_is_visibly_broken(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     rig.function()
 
     async def cut(seen: Any, reader: Any, writer: Any) -> None:
@@ -248,10 +265,11 @@ async def test_a_stream_cut_in_the_middle_is_visibly_broken(rig: Any) -> None:
     await rig.instance(behave=cut)
     caller = await rig.caller()
     caller.send(get())
-    await caller.head()
+    _, headers = await caller.head()
     assert not (await caller.closed()).endswith(b"0\r\n\r\n")
     await rig.settled()
     assert rig.gateway.stats().functions["default/hello"].errors == 1
+    assert told(caplog, "in the middle of its reply") == [headers["kappa-request-id"]]
 
 
 async def test_deadline_while_in_service(rig: Any) -> None:
@@ -281,7 +299,12 @@ async def test_deadline_while_waiting(rig: Any) -> None:
     await rig.settled()
 
 
-async def test_a_stream_beyond_the_deadline_is_cut(rig: Any) -> None:
+def told(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    """Request ids of the log lines with these words."""
+    return [getattr(record, "requestId", "") for record in caplog.records if words in record.getMessage()]
+
+
+async def test_a_stream_beyond_the_deadline_is_cut(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     rig.function(timeoutSeconds=1)
 
     async def endless(seen: Any, reader: Any, writer: Any) -> None:
@@ -296,6 +319,7 @@ async def test_a_stream_beyond_the_deadline_is_cut(rig: Any) -> None:
     caller.send(get())
     assert not (await caller.closed()).endswith(b"0\r\n\r\n")
     await rig.settled()
+    assert len(told(caplog, "broken off: the function did not answer before the deadline")) == 1
 
 
 async def test_a_deadline_at_the_very_end_does_not_harm_the_next_request(

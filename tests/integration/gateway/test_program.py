@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
-from kappa_gateway_rig import free_port
+from kappa_gateway_rig import controller_reference, free_port
 
 from kappa_api import names
 from kappa_api.tokens import internal_token, pod_token
@@ -83,7 +83,14 @@ class World:
             {"name": names.ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         ]
         labels = {names.LABEL_FUNCTION: function, names.LABEL_STATE: state, names.LABEL_REVISION: "r1"}
-        meta = {"name": pod, "labels": labels, "annotations": {names.ANNOTATION_CONCURRENCY: str(concurrency)}}
+        async with self.http.get(f"{self.api}{FUNCTIONS}/{function}") as reply:
+            uid = (await reply.json())["metadata"]["uid"]
+        meta = {
+            "name": pod,
+            "labels": labels,
+            "annotations": {names.ANNOTATION_CONCURRENCY: str(concurrency)},
+            "ownerReferences": [controller_reference(function, uid)],
+        }
         spec = {"containers": [{"name": names.CONTAINER_NAME, "image": IMAGE, "env": env}]}
         await self.write(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
         async with asyncio.timeout(10):

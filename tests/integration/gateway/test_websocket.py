@@ -127,11 +127,28 @@ async def test_callers_and_instances_that_vanish(rig: Any) -> None:
         async with connect(url(rig)) as socket:
             await socket.send("die")
             await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1014, "the instance ended the connection")
         await rig.settled()
         async with connect(url(rig)) as socket:
             await socket.send("live")
             socket.transport.abort()
         await gone.wait()
+    await rig.settled()
+
+
+async def test_an_instance_that_dies_inside_a_frame(rig: Any) -> None:
+    """No close frame can follow half a frame: the caller sees a broken connection, and the log says whose it was."""
+    rig.function()
+
+    async def handler(socket: Any) -> None:
+        await socket.recv()
+        socket.transport.write(b"\x81\x7e\x10\x00half")
+        socket.transport.abort()
+
+    async with instance(rig, handler), connect(url(rig)) as socket:
+        await socket.send("die")
+        await socket.wait_closed()
+        assert socket.close_code == 1006
     await rig.settled()
 
 

@@ -88,7 +88,7 @@ async def https(bare: World, tmp_path: Path) -> AsyncIterator[tuple[World, str, 
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     port = runner.addresses[0][1]
-    await bare.operator(KAPPA_ARCHIVE_CA_FILE=str(ca_file))
+    await bare.operator(KAPPA_ARCHIVE_CA_FILE=str(ca_file), KAPPA_ARCHIVE_ALLOW="127.0.0.0/8")
     yield bare, f"https://127.0.0.1:{port}/code.zip", packed.getvalue()
     await runner.cleanup()
 

@@ -70,7 +70,8 @@ class Pod:
             probe.bind((HOST, 0))
             self.port = probe.getsockname()[1]
         env = {key: value for key, value in os.environ.items() if not key.startswith("KAPPA_")}
-        env |= {"POD_IP": HOST, "PORT": str(self.port), "POD_NAME": "pod-1", "KAPPA_POD_TOKEN": TOKEN}
+        env |= {"POD_IP": HOST, "PORT": str(self.port), "POD_NAME": "pod-1"}
+        env["KAPPA_POD_TOKEN"] = str(settings.pop("token", TOKEN))
         env |= {"TMPDIR": str(folder), "PYTHONSAFEPATH": "1"}
         env |= {f"KAPPA_RUNTIME_{key.upper()}": str(value) for key, value in settings.items()}
         self.process = subprocess.Popen(

@@ -66,6 +66,7 @@ def test_the_scope(asgi):
         "server": ["api.example.org", 8443],
         "extensions": {},
         "state": {},
+        "kappa.authorizer": None,
         "request_id": "r1",
     }
 

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from kappa_api import function, names, routes, runtime
+from kappa_api import callers, function, names, routes, runtime
 from kappa_api.errors import SpecError
 from kappa_api.function import parse_function
 from kappa_api.runtime import parse_runtime
@@ -86,6 +86,26 @@ def route(**fields: Json) -> Json:
     return base(http={"routes": [{"path": "/"} | fields]})
 
 
+ISSUER = "https://issuer.example"
+JWT = {"issuer": ISSUER, "audiences": ["api"]}
+
+
+def auth(kind: str, **blocks: Json) -> Json:
+    return base(http={"auth": {"type": kind} | blocks})
+
+
+def jwt(**fields: Json) -> Json:
+    return auth("jwt", jwt=JWT | fields)
+
+
+def keys(*secrets: Json) -> Json:
+    return auth("apiKey", apiKey={"secrets": list(secrets)})
+
+
+def cors(*origins: str, **fields: Json) -> Json:
+    return base(http={"cors": {"allowOrigins": list(origins) or ["https://app.example.org"]} | fields})
+
+
 def schema_takes(resource: Json, schema: Json = FUNCTION_SCHEMA) -> bool:
     return jsonschema.Draft202012Validator(schema).is_valid(fill(resource, schema))
 
@@ -118,7 +138,7 @@ def test_names(plural: str, kind: str, scope: str) -> None:
 # --- fields -----------------------------------------------------------------------------------------------------------
 def known_fields(parse: Any, resource: Json, path: str) -> set[str]:
     """What the code knows at `path`, from what it says about a field that it does not know."""
-    target: Json = resource
+    target: Json = (resource := copy.deepcopy(resource))
     for piece in path.split("."):
         name, _, item = piece.partition("[")
         target = target[name][0] if item else target[name]
@@ -142,7 +162,16 @@ def known_fields(parse: Any, resource: Json, path: str) -> set[str]:
         ("spec.scaling", base(scaling={})),
         ("spec.http", base(http={})),
         ("spec.http.auth", base(http={"auth": {}})),
+        ("spec.http.auth.apiKey", auth("apiKey", apiKey={"secrets": [{"name": "s"}]})),
+        ("spec.http.auth.apiKey.secrets[]", auth("apiKey", apiKey={"secrets": [{"name": "s"}]})),
+        ("spec.http.auth.jwt", auth("jwt", jwt=JWT)),
+        ("spec.http.auth.jwt.requiredClaims[]", auth("jwt", jwt=JWT | {"requiredClaims": [{"name": "a"}]})),
+        ("spec.http.auth.kubernetes", auth("kubernetes", kubernetes={})),
+        ("spec.http.cors", cors()),
         ("spec.http.routes[]", route()),
+        ("spec.http.limits", base(http={"limits": {}})),
+        ("spec.http.limits.rate", base(http={"limits": {"rate": {"requests": 1}}})),
+        ("spec.http.limits.callerRate", base(http={"limits": {"callerRate": {"requests": 1}}})),
     ],
 )
 def test_fields_of_functions(path: str, spec: Json) -> None:
@@ -156,7 +185,19 @@ def test_fields_of_runtimes(path: str) -> None:
 
 
 # --- defaults ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("spec", [base(), image(), base(scaling={"minReplicas": 3}), route(host="a.example")], ids=str)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        base(),
+        image(),
+        base(scaling={"minReplicas": 3}),
+        route(host="a.example"),
+        auth("jwt", jwt=JWT),
+        auth("kubernetes"),
+        cors(),
+    ],
+    ids=str,
+)
 def test_defaults_of_functions(spec: Json) -> None:
     resource = a_function(spec)
     assert parse_function(fill(resource, FUNCTION_SCHEMA)) == parse_function(resource)
@@ -196,7 +237,9 @@ def test_every_default_of_a_runtime_is_in_the_schema() -> None:
 # --- enums, patterns, ranges ------------------------------------------------------------------------------------------
 def test_enums() -> None:
     assert tuple(at(FUNCTION_SCHEMA, "spec.signature")["enum"]) == function.SIGNATURES
-    assert tuple(at(FUNCTION_SCHEMA, "spec.http.auth.type")["enum"]) == function.AUTH_TYPES
+    assert tuple(at(FUNCTION_SCHEMA, "spec.http.auth.type")["enum"]) == callers.AUTH_TYPES
+    assert tuple(at(FUNCTION_SCHEMA, "spec.http.auth.jwt.algorithms")["items"]["enum"]) == callers.ALGORITHMS
+    assert tuple(at(FUNCTION_SCHEMA, "spec.http.cors.allowMethods")["items"]["enum"]) == callers.CORS_METHODS
     assert tuple(at(FUNCTION_SCHEMA, "spec.http.routes[].methods")["items"]["enum"]) == routes.METHODS
     sources = [branch["required"] for branch in at(FUNCTION_SCHEMA, "spec.code")["oneOf"]]
     assert sources == [[source] for source in function.SOURCES]
@@ -212,6 +255,10 @@ def test_enums() -> None:
         ("spec.code.configMap.name", function.NAME_PATTERN),
         ("spec.code.archive.sha256", function.SHA256_PATTERN),
         ("spec.env[].name", function.ENV_PATTERN),
+        ("spec.http.auth.apiKey.secrets[].name", callers.SECRET_NAME_PATTERN),
+        ("spec.http.auth.jwt.issuer", callers.URL_PATTERN),
+        ("spec.http.auth.jwt.jwksUri", callers.URL_PATTERN),
+        ("spec.http.auth.jwt.requiredClaims[].name", callers.CLAIM_PATTERN),
     ],
 )
 def test_patterns(path: str, pattern: str) -> None:
@@ -239,6 +286,15 @@ def integers(schema: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         yield from integers(child, (*path, name))
 
 
+def in_place(path: tuple[str, ...], spec: Json) -> Json:
+    """The spec with what the field at `path` needs around it."""
+    if path[:3] == ("http", "auth", "jwt"):
+        spec["http"]["auth"] = {"type": "jwt", "jwt": JWT | spec["http"]["auth"]["jwt"]}
+    elif path[:2] == ("http", "cors"):
+        spec["http"]["cors"]["allowOrigins"] = ["*"]
+    return spec
+
+
 def put(path: tuple[str, ...], value: int) -> Json:
     for name in reversed(path):
         value = {name: value}  # type: ignore[assignment]
@@ -252,9 +308,11 @@ def put(path: tuple[str, ...], value: int) -> Json:
 def test_ranges(path: tuple[str, ...], field: Mapping[str, int]) -> None:
     low, high = field["minimum"], field["maximum"]
     for value, good in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
-        spec = base(**put(path, value))
+        spec = in_place(path, base(**put(path, value)))
         if path == ("scaling", "minReplicas"):
             spec["scaling"]["maxReplicas"] = 1000
+        if path[-1] in ("perSeconds", "burst"):
+            spec["http"]["limits"][path[-2]]["requests"] = 1
         assert (schema_takes(a_function(spec)), code_takes(a_function(spec))) == (good, good), value
 
 
@@ -297,6 +355,23 @@ GOOD: list[Json] = [
     base(scaling={"minReplicas": 2, "maxReplicas": 2, "idleSeconds": 1}),
     base(http={"idempotent": True, "maxBodyBytes": 1 << 40}),
     base(http={"auth": {"type": "none"}}),
+    base(http={"auth": {}}),
+    keys({"name": "robots"}),
+    keys({"name": "robots"}, {"name": "people.v2"}),
+    auth("jwt", jwt=JWT),
+    jwt(jwksUri="https://issuer.example:8443/a/b?c=d", leewaySeconds=0, algorithms=["EdDSA"]),
+    jwt(issuer="http://127.0.0.1:8080"),
+    jwt(requiredClaims=[{"name": "https://a.example/roles", "values": ["a", "b c"]}, {"name": "email"}]),
+    auth("kubernetes"),
+    auth("kubernetes", kubernetes={}),
+    auth("kubernetes", kubernetes={"audiences": ["kappa"]}),
+    cors(),
+    cors("*"),
+    cors("*", allowCredentials=False),
+    cors("https://*.example.org", "http://localhost:3000", "https://[::1]:8443", allowCredentials=True),
+    cors(allowMethods=["*"], allowHeaders=["*", "x-token"], exposeHeaders=["ETag"], maxAgeSeconds=0),
+    base(http={"limits": {"maxWaiting": 5, "rate": {"requests": 100}}}),
+    base(http={"limits": {"callerRate": {"requests": 10, "perSeconds": 60, "burst": 3}}}),
     route(path="/hello/{name}", host="api.example.org", methods=["GET", "POST"]),
     route(path="/files/{path+}", host="*.example.org"),
     route(path="/a/b.c~d/%20/"),
@@ -331,7 +406,7 @@ BAD: list[Json] = [
     code(configMap={"name": "No"}),
     code(archive={"url": "https://a/b"}),
     code(archive={"sha256": DIGEST}),
-    code(archive={"url": "http://a/b", "sha256": DIGEST}),
+    code(archive={"url": "ftp://a/b", "sha256": DIGEST}),
     code(archive={"url": "https://", "sha256": DIGEST}),
     code(archive={"url": "https://a/b", "sha256": DIGEST.upper()}),
     code(archive={"url": "https://a/b", "sha256": DIGEST[1:]}),
@@ -377,7 +452,76 @@ BAD: list[Json] = [
     base(scaling={"minReplicas": "1"}),
     base(http=[]),
     base(http={"auth": {"type": "basic"}}),
+    base(http={"auth": "none"}),
+    auth("apiKey"),
+    auth("jwt"),
+    auth("none", apiKey={"secrets": [{"name": "s"}]}),
+    auth("none", kubernetes={}),
+    base(http={"auth": {"jwt": JWT}}),
+    auth("apiKey", jwt=JWT),
+    auth("apiKey", apiKey={"secrets": [{"name": "s"}]}, jwt=JWT),
+    auth("kubernetes", jwt=JWT),
+    auth("jwt", jwt=JWT, kubernetes={}),
+    keys(),
+    keys("robots"),
+    keys({}),
+    keys({"name": "No"}),
+    keys({"name": "a/b"}),
+    keys(*[{"name": "s"}] * 17),
+    auth("apiKey", apiKey={"secrets": {"name": "s"}}),
+    auth("jwt", jwt={"issuer": ISSUER}),
+    auth("jwt", jwt={"audiences": ["api"]}),
+    jwt(issuer="issuer.example"),
+    jwt(issuer="file:///etc/passwd"),
+    jwt(issuer="https://user@issuer.example"),
+    jwt(issuer="https://issuer.example/#a"),
+    jwt(issuer="https:///"),
+    jwt(jwksUri="ftp://a/b"),
+    jwt(jwksUri="https://a b"),
+    jwt(audiences=[]),
+    jwt(audiences=[""]),
+    jwt(audiences="api"),
+    jwt(audiences=["a"] * 17),
+    jwt(algorithms=[]),
+    jwt(algorithms=["none"]),
+    jwt(algorithms=["RS256", "HS256"]),
+    jwt(leewaySeconds="30"),
+    jwt(leewaySeconds=-1),
+    jwt(leewaySeconds=301),
+    jwt(requiredClaims=[{"values": ["a"]}]),
+    jwt(requiredClaims=[{"name": ""}]),
+    jwt(requiredClaims=[{"name": "a", "values": "b"}]),
+    jwt(requiredClaims=[{"name": "a", "values": [1]}]),
+    jwt(requiredClaims={"name": "a"}),
+    auth("kubernetes", kubernetes={"audiences": [""]}),
+    auth("kubernetes", kubernetes={"audiences": "a"}),
+    base(http={"cors": {}}),
+    base(http={"cors": {"allowOrigins": []}}),
+    base(http={"cors": "*"}),
+    cors("app.example.org"),
+    cors("https://app.example.org/"),
+    cors("https://APP.example.org"),
+    cors("https://*"),
+    cors("https://a.*.org"),
+    cors("*.example.org"),
+    cors("null"),
+    cors("https://a.example,https://b.example"),
+    cors("*", allowCredentials=True),
+    cors("https://a.example", "*", allowCredentials=True),
+    cors(allowCredentials="true"),
+    cors(allowMethods=["get"]),
+    cors(allowMethods="GET"),
+    cors(allowHeaders=["a b"]),
+    cors(allowHeaders=["a\r\nb"]),
+    cors(exposeHeaders=[""]),
+    cors(maxAgeSeconds=-1),
+    cors(maxAgeSeconds=86401),
     base(http={"idempotent": "yes"}),
+    base(http={"limits": []}),
+    base(http={"limits": {"rate": 5}}),
+    base(http={"limits": {"rate": {}}}),
+    base(http={"limits": {"rate": {"perSeconds": 60}}}),
+    base(http={"limits": {"callerRate": {"requests": 0.5}}}),
     base(http={"routes": {}}),
     base(http={"routes": [{}]}),
     base(http={"routes": ["/"]}),
@@ -406,6 +550,7 @@ ONLY_CODE: dict[str, Json] = {
     "parameter twice": route(path="/{a}/{a}"),
     "unknown field (the API server drops it, kubectl warns)": base(timeout=3),
     "unknown field below": base(scaling={"min": 3}),
+    "unknown field of auth": auth("none", basic={}),
 }
 #: The code takes these, the schema does not.
 ONLY_SCHEMA: dict[str, Json] = {

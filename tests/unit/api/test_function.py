@@ -174,9 +174,20 @@ def test_every_fault_is_told_at_once() -> None:
             "0 is out of range: must be from 1 to 3600",
         ),
         (
-            {"code": {"image": "x"}, "http": {"auth": {"type": "jwt"}}},
+            {"code": {"image": "x"}, "http": {"auth": {"type": "basic"}}},
             "spec.http.auth.type",
-            "'jwt' is not supported: use one of none",
+            "'basic' is not supported: use one of none, apiKey, jwt, kubernetes",
+        ),
+        ({"code": {"image": "x"}, "http": {"auth": {"type": "jwt"}}}, "spec.http.auth.jwt", "is required for type jwt"),
+        (
+            {"code": {"image": "x"}, "http": {"auth": {"apiKey": {"secrets": [{"name": "s"}]}}}},
+            "spec.http.auth.apiKey",
+            "goes with type apiKey, but type is none: remove it, or change the type",
+        ),
+        (
+            {"code": {"image": "x"}, "http": {"cors": {"allowOrigins": ["*"], "allowCredentials": True}}},
+            "spec.http.cors.allowCredentials",
+            "does not go with allowOrigins *: name the origins that may send cookies and keys",
         ),
         (
             {"code": {"image": "x"}, "http": {"routes": [{"path": "/{a+}/b"}]}},

@@ -23,6 +23,9 @@ MESSAGES: list[Any] = [
     Demand("gw-1", {"shop/hello": (3, 1)}),
     Stats("gw-1", "e", 1.5),
     Stats("gw-1", "e", 1.5, {"shop/hello": FunctionStats(1, 2, 3, 4, 5.5, 6.5, 7, 8)}, {"shop/pod": 2}),
+    Stats("gw-1", "e", 1.5, {"shop/hello": FunctionStats(arrivals=9, moments=2)}),
+    Stats("gw-1", "e", 9.5, {}, {}, {}),
+    Stats("gw-1", "e", 9.5, {}, {}, {"shop/pod": 3}, 8.5),
 ]
 
 

@@ -75,6 +75,8 @@ def test_every_value_stands_in_the_schema_and_the_other_way_round() -> None:
         {"gateway": {"service": {"type": "External"}}},
         {"gateway": {"autoscaling": {"minReplicas": 0}}},
         {"operator": {"replicas": 0}},
+        {"operator": {"maxInstancesPerNamespace": -1}},
+        {"operator": {"idleMemoryLimit": "4 GB"}},
         {"runtimes": {"Python": {"image": {"repository": "x"}}}},
         {"runtimes": {"python": {"pool": {"min": 1}}}},
         {"image": {"pullPolicy": "Sometimes"}},

@@ -1,6 +1,7 @@
 """A connection to an instance as a state machine, fed by hand; and the pool's order."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -154,3 +155,18 @@ async def test_pools_follow_addresses() -> None:
     assert (second is first, repr(first)) == (False, "<Pool 10.0.0.1 open=0 idle=0 closed>")
     pools.drop("default/a")
     assert pools.counts() == (0, 0)
+
+
+async def test_a_closed_connection_is_gone_without_a_collection_of_garbage() -> None:
+    """The program's collections are so rare that what waits for them looks like a leak."""
+    gc.collect()
+    gc.disable()
+    try:
+        connection = await connected()
+        connection.send(b"GET")
+        connection.data_received(REPLY)
+        connection.transport.close()
+        del connection
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, Connection)]
+    finally:
+        gc.enable()

@@ -1,15 +1,18 @@
 """From the cluster to the catalog: lists, events, outages and old versions, with a scripted API and no waiting."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
+from kappa_gateway_rig import controller_reference
 
 from kappa_gateway import watch as module
 from kappa_gateway.catalog import Catalog
-from kappa_gateway.kube import ApiError
+from kappa_gateway.kube import PROBES, ApiError, Kube
 from kappa_gateway.watch import FUNCTIONS_PATH, PODS_PATH, Watcher, key_of
 
 
@@ -30,7 +33,14 @@ def pod(
 ) -> dict[str, Any]:
     labels = {"kappa.dev/function": fn, "kappa.dev/state": state, "kappa.dev/revision": "r1"}
     return {
-        "metadata": {"namespace": "default", "name": name, "resourceVersion": version, "labels": labels, **meta},
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "resourceVersion": version,
+            "labels": labels,
+            "ownerReferences": [controller_reference(fn)],
+            **meta,
+        },
         "status": {"podIP": ip, "phase": "Running"},
     }
 
@@ -255,6 +265,22 @@ async def test_an_outage_keeps_what_is_known(pauses: list[float]) -> None:
     assert all(0 < pause <= module.LAST_PAUSE for pause in pauses)
 
 
+async def test_a_watch_that_is_cut_again_and_again_is_soon_begun_anew(pauses: list[float]) -> None:
+    """As long as it brings something in between, pauses do not grow."""
+    script, found = Script(), catalog()
+    cut = aiohttp.ClientConnectionError("cut")
+    script.lists[FUNCTIONS_PATH] = [([function("a")], "5")]
+    script.watches[FUNCTIONS_PATH] = [[("MODIFIED", function("a", str(number))), cut] for number in range(6, 30)]
+    await play(script, found)
+    assert len(pauses) == 24
+    assert max(pauses) <= module.FIRST_PAUSE
+    script, pauses[:] = Script(), []
+    script.lists[FUNCTIONS_PATH] = [([function("a")], "5")]
+    script.watches[FUNCTIONS_PATH] = [[cut]] * 24
+    await play(script, catalog())
+    assert max(pauses) > 2
+
+
 async def test_an_event_that_cannot_be_read_does_not_end_the_watch(pauses: list[float]) -> None:
     script, found = Script(), catalog()
     script.lists[FUNCTIONS_PATH] = [([function("a")], "5")]
@@ -265,3 +291,69 @@ async def test_an_event_that_cannot_be_read_does_not_end_the_watch(pauses: list[
 
 def test_key_of() -> None:
     assert key_of(function("a")) == "default/a"
+
+
+async def test_the_kernel_asks_whether_the_other_end_of_a_watch_is_there() -> None:
+    async def one_event(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        line = b'{"type": "ADDED", "object": {}}\n'
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(line), line))
+
+    class Client:
+        """The little that Kube uses of the official one."""
+
+        def __init__(self, session: aiohttp.ClientSession, host: str) -> None:
+            self.session, self.configuration, self.rest_client = session, SimpleNamespace(host=host), self
+            self.answers: list[aiohttp.ClientResponse] = []
+
+        async def update_params_for_auth(self, *_: Any) -> None: ...
+
+        async def request(self, method: str, url: str, headers: Any, _request_timeout: Any) -> Any:
+            self.answers.append(await self.session.request(method, url, headers=headers, timeout=_request_timeout))
+            return SimpleNamespace(response=self.answers[-1])
+
+    server = await asyncio.start_server(one_event, "127.0.0.1", 0)
+    host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, aiohttp.ClientSession() as session:
+        client = Client(session, host)
+        events = Kube(client).watch("/pods", {}, 60)
+        assert await anext(events) == ("ADDED", {})
+        connection = client.answers[0].connection
+        assert connection is not None
+        assert connection.transport is not None
+        found = connection.transport.get_extra_info("socket")
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        for name, value in PROBES.items():
+            if hasattr(socket, name):
+                assert found.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+def test_a_function_made_anew_does_not_inherit_the_spec_of_the_one_before() -> None:
+    """Its deletion was missed, and its own spec is not valid."""
+    found = catalog()
+    first, second = function("hello"), function("hello", timeoutSeconds=-5)
+    first["metadata"]["uid"], second["metadata"]["uid"] = "u1", "u2"
+    found.put_function(first)
+    found.put_function(second)
+    assert found.functions == {}
+
+
+def test_a_pod_that_is_seen_before_its_function_outlives_a_late_word_of_the_one_before() -> None:
+    found = catalog()
+    mine = pod("p", uid="p1", ownerReferences=[controller_reference("hello", "u2")])
+    found.put_pod(mine)
+    for uid, instances in (("u1", []), ("u2", ["default/p"])):
+        seen = function("hello")
+        seen["metadata"]["uid"] = uid
+        found.put_function(seen)
+        assert list(queue(found).instances) == instances
+    assert (queue(found).free, list(found.pods())) == (1, ["default/p"])
+
+
+def test_another_pod_of_a_name_is_not_draining_because_the_one_before_was() -> None:
+    found = catalog()
+    found.put_function(function("hello"))
+    found.put_pod(pod("p", state="draining", uid="p1"))
+    found.put_pod(pod("p", uid="p2"))
+    assert (queue(found).free, found.draining) == (1, {})

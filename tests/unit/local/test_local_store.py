@@ -88,6 +88,20 @@ def test_history_is_bounded() -> None:
         watch(store, 1)
 
 
+def test_history_is_forgotten_with_time() -> None:
+    """A hundred versions are always there; what is older than two minutes beyond them is not."""
+    now = [0.0]
+    store = Store(start=0, clock=lambda: now[0])
+    for number in range(150):
+        put(store, f"p{number}")
+    watch(store, 1)
+    now[0] = 121.0
+    put(store, "late")
+    assert len(seen(watch(store, 51))) == 100
+    with pytest.raises(ApiError, match="too old resource version: 50"):
+        watch(store, 50)
+
+
 def test_a_version_from_before_the_start_is_too_old() -> None:
     store = Store(start=1000)
     with pytest.raises(ApiError) as caught:

@@ -35,10 +35,11 @@ def test_the_platform_is_the_charts_resources_and_two_pods() -> None:
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
         ("Namespace", "kappa-system"),
         ("Runtime", "python"),
+        ("ClusterRole", "kappa-invoker"),
         ("Pod", "operator"),
         ("Pod", "gateway"),
     ]
-    gateway = objects[3]
+    gateway = objects[4]
     assert gateway["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
     assert {"name": "admin", "containerPort": 8081} in gateway["spec"]["containers"][0]["ports"]
 

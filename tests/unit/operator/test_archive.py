@@ -1,5 +1,6 @@
 """Archives, sound ones and hostile ones."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -72,6 +73,40 @@ def zip_link(info: zipfile.ZipInfo) -> None:
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
+def fifo(info: tarfile.TarInfo) -> None:
+    info.type = tarfile.FIFOTYPE
+
+
+def strange(info: tarfile.TarInfo) -> None:
+    info.type = b"Z"
+
+
+def sparse(info: tarfile.TarInfo) -> None:
+    info.type = tarfile.GNUTYPE_SPARSE
+
+
+def zip_device(info: zipfile.ZipInfo) -> None:
+    info.external_attr = (stat.S_IFBLK | 0o777) << 16
+
+
+def size(value: int) -> bytes:
+    return value.to_bytes(4, "little")
+
+
+ENCRYPTED = b"PK\x01\x02\x14\x03\x14\0\x01\0"
+
+
+def overlapping() -> bytes:
+    """Many entries of the directory that all lead to the same bytes: a bomb that no single entry is."""
+    data = zipped({"a": bytes(60_000)})
+    start = data.index(b"PK\x01\x02")
+    end = data.index(b"PK\x05\x06")
+    entry = data[start:end]
+    directory = b"".join(entry[:46] + bytes([98 + n]) + entry[47:] for n in range(8))
+    tail = data[end : end + 8] + (8).to_bytes(2, "little") * 2 + size(len(directory)) + size(start) + b"\0\0"
+    return data[:start] + directory + tail
+
+
 def pax_bomb() -> bytes:
     """A header that declares (and compresses well to) far more than the limit: tarfile would read it whole."""
     out = io.BytesIO()
@@ -99,6 +134,30 @@ HOSTILE = {
     "tar header bomb": (pax_bomb(), "unpacks to more than"),
     "tar with many files": (tarred({f"f{n}": b"" for n in range(11)}), "more than 10 files"),
     "tar cut short": (tarred({"a": bytes(5000)}, "w:gz")[:-20], "sound"),
+    "zip with a NUL": (zipped({"main.pyX.txt": b""}).replace(b"main.pyX", b"main.py\0"), "NUL byte"),
+    "zip with a device": (zipped({"d": b""}, zip_device), "link or a device"),
+    "zip with a folder that is a link": (zipped({"lib/": b"/etc"}, zip_link), "link or a device"),
+    "zip that is encrypted": (zipped(FILES).replace(b"PK\x01\x02\x14\x03\x14\0\0\0", ENCRYPTED), "cannot be unpacked"),
+    "zip with a file below a file": (zipped({"a": b"", "a/b": b""}), "both as a file and as a folder"),
+    "zip with a folder that becomes a file": (zipped({"a/b": b"", "a": b""}), "both as a file and as a folder"),
+    "zip with two names for one": (zipped({"caf\u00e9.py": b"1", "cafe\u0301.py": b"2"}), "twice"),
+    "zip with a line break": (zipped({"a\nb.py": b""}), "printable"),
+    "zip with an escape sequence": (zipped({"\x1b[2Ja.py": b""}), "printable"),
+    "zip with a right-to-left override": (zipped({"\u202eyp.a": b""}), "printable"),
+    "zip with a name too long for a file system": (zipped({"\u00fc" * 200: b""}), "255 bytes"),
+    "zip with a drive": (zipped({"C:/../x": b""}), "stay inside"),
+    "zip with empty pieces": (zipped({"a//b": b""}), "stay inside"),
+    "zip with a directory of a million": (zipped(FILES) + b"PK\x01\x02" * 1000, "more than 10 files"),
+    "zip that overlaps itself": (overlapping(), "sound|more than"),
+    "zip with a lying size": (zipped({"z": bytes(5_000_000)}).replace(size(5_000_000), size(5)), "sound|unpacks to"),
+    "tar with a fifo": (tarred({"d": b""}, change=fifo), "link or a device"),
+    "tar with an unknown type": (tarred({"d": b""}, change=strange), "link or a device|sound"),
+    "tar with a sparse file": (tarred({"d": b""}, change=sparse), "link or a device|sound"),
+    "tar with bytes that are no text": (tarred({"a\udcff.py": b""}), "printable"),
+    "tar of zeros": (gzip.compress(bytes(5_000_000)), "holds no files"),
+    "gzip in gzip": (gzip.compress(gzip.compress(bytes(5_000_000))), "sound"),
+    "tar of nothing": (tarred({}), "holds no files"),
+    "zip of nothing": (zipped({}), "holds no files"),
     "nothing": (b"", "sound"),
     "text": (b"<html>not found</html>" * 100, "sound"),
     "twice the same": (tarred({"a": b""})[:512] + tarred({"a": b""}), "twice"),

@@ -13,7 +13,7 @@ def test_the_average_is_the_difference_of_two_readings() -> None:
     signals.observe("g", stats(10, a=FunctionStats(service_seconds=5, waiting_seconds=1)), 0)
     active = signals.observe("g", stats(14, a=FunctionStats(arrivals=2, service_seconds=11, waiting_seconds=3)), 4)
     assert active == {"ns/a"}
-    assert signals.need("ns/a") == Need(average=2.0, arrivals=2, busy=1.5)
+    assert signals.need("ns/a") == Need(average=2.0, arrivals=2, busy=1.5, moments=2)
 
 
 def test_a_gateway_that_restarts_makes_no_spike() -> None:
@@ -22,7 +22,7 @@ def test_a_gateway_that_restarts_makes_no_spike() -> None:
     assert signals.observe("g", stats(2, "two", a=FunctionStats(arrivals=5, service_seconds=1)), 1) == frozenset()
     assert signals.need("ns/a") == Need()
     signals.observe("g", stats(3, "two", a=FunctionStats(arrivals=6, service_seconds=1.5)), 2)
-    assert signals.need("ns/a") == Need(average=0.5, arrivals=1, busy=0.5)
+    assert signals.need("ns/a") == Need(average=0.5, arrivals=1, busy=0.5, moments=1)
 
 
 def test_what_is_in_service_counts_at_once_even_in_a_first_reading() -> None:

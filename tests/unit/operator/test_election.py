@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kappa_operator_fakes import ApiError, FakeKube, Time
+from kappa_virtual import VirtualLoop
 
 from kappa_operator.election import Election, LeaseLostError, Terms
 
@@ -126,3 +127,74 @@ async def test_labels_and_annotations_of_others_are_kept() -> None:
     found = kube.objects[PATH]["metadata"]
     assert found["labels"] == {"helm": "yes"}
     assert found["annotations"] == {"note": "mine", "kappa.dev/address": "a:8081"}
+
+
+class SlowKube(FakeKube):
+    """Each answer takes `seconds`; what was asked is done half-way."""
+
+    seconds = 1.0
+
+    async def get(self, path: str) -> Any:
+        await asyncio.sleep(self.seconds)
+        return await super().get(path)
+
+    async def create(self, path: str, body: Any) -> Any:
+        await asyncio.sleep(self.seconds)
+        return await super().create(path, body)
+
+    async def replace(self, path: str, body: Any) -> Any:
+        await asyncio.sleep(self.seconds / 2)
+        answer = await super().replace(path, body)
+        await asyncio.sleep(self.seconds / 2)
+        return answer
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.5, 1.9])
+def test_a_slow_api_server_costs_no_leadership(seconds: float) -> None:
+    """Two replicas, and every answer late: the first leads on, and the second never does."""
+    loop, kube = VirtualLoop(), SlowKube()
+    kube.seconds = seconds
+    one, two = (
+        Election(kube, replace(TERMS, identity=name), clock=loop.time, wall=loop.time)  # type: ignore[arg-type]
+        for name in "ab"
+    )
+    loop.run_until_complete(one.acquire())
+    tasks = [loop.create_task(one.hold()), loop.create_task(two.acquire())]
+    loop.pass_(120)
+    assert [task.done() for task in tasks] == [False, False]
+    assert kube.objects[PATH]["spec"]["holderIdentity"] == "a"
+    loop.stop_all()
+
+
+def test_it_is_lost_in_time_when_answers_never_come() -> None:
+    """Others may take over after `duration`: we have stopped by then, though our last request may still arrive."""
+    loop, kube = VirtualLoop(), SlowKube()
+    one = Election(kube, TERMS, clock=loop.time, wall=loop.time)  # type: ignore[arg-type]
+    loop.run_until_complete(one.acquire())
+    held = loop.time()
+    holding = loop.create_task(one.hold())
+    kube.seconds = 1000.0
+    loop.pass_(TERMS.duration)
+    assert isinstance(holding.exception(), LeaseLostError)
+    assert loop.time() - held <= TERMS.duration
+    loop.stop_all()
+
+
+async def test_a_lease_that_was_renewed_without_our_hearing_of_it_is_released() -> None:
+    kube, time = FakeKube(), Time()
+    one = election(kube, time, "a")
+    await acquired(one, time)
+    lease = kube.objects[PATH]
+    kube.put(PATH, {**lease, "spec": {**lease["spec"], "renewTime": "later"}})
+    await one.release()
+    assert kube.objects[PATH]["spec"]["holderIdentity"] == ""
+
+
+async def test_a_lease_that_another_took_is_not_released() -> None:
+    kube, time = FakeKube(), Time()
+    one = election(kube, time, "a")
+    await acquired(one, time)
+    lease = kube.objects[PATH]
+    kube.put(PATH, {**lease, "spec": {**lease["spec"], "holderIdentity": "b"}})
+    await one.release()
+    assert kube.objects[PATH]["spec"]["holderIdentity"] == "b"

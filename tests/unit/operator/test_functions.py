@@ -251,3 +251,22 @@ async def test_a_leader_that_dies_at_any_write_is_followed_without_loss() -> Non
             break
     else:
         raise AssertionError("the story has more writes than were tried")
+
+
+async def test_a_spec_that_became_invalid_does_not_stop_the_scaling(world: World) -> None:
+    """The last good revision goes on serving, by the last good spec: to zero when idle, and up when it is called."""
+    world.apply("one")
+    await world.run(1)
+    world.apply("one", timeoutSeconds=-5)
+    await world.run(1)
+    assert (world.ready(), world.state()) == (("False", "InvalidSpec"), ["serving:one"])
+    world.wants.number = 0
+    await world.run(2)
+    assert world.state() == []
+    world.wants.number = 2
+    await world.run(3)
+    assert world.state() == ["serving:one"] * 2
+    record = world.store.functions["ns/fn"]
+    assert record.function is None
+    assert record.scaled is not None
+    assert record.scaled.spec.timeout_seconds == 30

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from kappa_api.keyring import Keyring
 from kappa_api.tokens import pod_token
 from kappa_api.wire import ByteCode, Health, LoadError, Specialize
 from kappa_operator import instance
@@ -24,7 +25,7 @@ async def runtime(handler: Callable[[web.Request], Awaitable[web.Response]]) -> 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     async with TestServer(app, host="127.0.0.1") as server:
-        client = PodClient(b"secret", port=server.port or 0)
+        client = PodClient(Keyring(b"secret"), port=server.port or 0)
         yield client, Pod("ns", "p", "uid", 1, 0.0, ip="127.0.0.1")
         await client.close()
 
@@ -129,7 +130,7 @@ async def test_a_specialize_is_sent_once_even_when_the_connection_breaks() -> No
 
 
 async def test_nobody_listens() -> None:
-    client = PodClient(b"secret", port=1)
+    client = PodClient(Keyring(b"secret"), port=1)
     with pytest.raises(PodError):
         await client.health(Pod("ns", "p", "uid", 1, 0.0, ip="127.0.0.1"))
     with pytest.raises(PodError, match="no address"):

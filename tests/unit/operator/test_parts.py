@@ -8,7 +8,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from kappa_operator_fakes import FakeKube
 
-from kappa_api.function import parse_function
+from kappa_api.function import Archive, parse_function
+from kappa_api.keyring import Keyring
 from kappa_api.tokens import internal_token
 from kappa_api.wire import Demand
 from kappa_operator.admin import Admin
@@ -75,8 +76,12 @@ def test_a_whole_pod() -> None:
                 "kappa.dev/function": "fn",
                 "kappa.dev/revision": "r",
                 "kappa.dev/state": "draining",
+                "kappa.dev/secret-id": "5ec2e7",
             },
             "annotations": {"kappa.dev/drain-since": "2026-01-01T00:00:30Z"},
+            "ownerReferences": [
+                {"apiVersion": "kappa.dev/v1", "kind": "Function", "name": "fn", "uid": "f", "controller": True}
+            ],
         },
         "spec": {"containers": [{"name": "sidecar", "image": "s"}, {"name": "function", "image": "i"}]},
         "status": {
@@ -104,6 +109,8 @@ def test_a_whole_pod() -> None:
         unready_since=start + 20,
         deleting=True,
         drain_since=start + 30,
+        owner="f",
+        secret_id="5ec2e7",
     )
 
 
@@ -165,6 +172,12 @@ def test_one_object_cannot_flood() -> None:
     assert allowed == BURST
     assert limiter.allows("another", "Reason", "text", 0)
     assert limiter.allows("u", "Reason", "later", 31)
+
+
+def test_what_is_routine_does_not_use_up_the_share_of_bad_news() -> None:
+    limiter = Limiter()
+    assert sum(limiter.allows("u", "ScaledUp", f"text {n}", 0) for n in range(100)) == BURST
+    assert limiter.allows("u", "Unschedulable", "no node", 0)
 
 
 async def test_an_event_names_its_function() -> None:
@@ -256,13 +269,15 @@ async def test_a_config_map_is_read_when_it_must_be() -> None:
 
 def test_the_archive_cache_is_bounded() -> None:
     cache = ArchiveCache(most=10)
-    cache.put("a", {"f": bytes(6)})
-    cache.put("b", {"f": bytes(4)})
-    assert cache.get("a") is not None
-    cache.put("c", {"f": bytes(4)})
-    assert (cache.get("b"), cache.get("c") is not None, cache.size) == (None, True, 10)
-    cache.put("d", {"f": bytes(100)})
-    assert cache.get("d") is not None
+    a, b, c, d = (Archive("https://h/x", sha256) for sha256 in "abcd")
+    cache.put(a, {"f": bytes(6)})
+    cache.put(b, {"f": bytes(4)})
+    assert cache.get(a) is not None
+    cache.put(c, {"f": bytes(4)})
+    assert (cache.get(b), cache.get(c) is not None, cache.size) == (None, True, 10)
+    cache.put(d, {"f": bytes(100)})
+    assert cache.get(d) is not None
+    assert cache.get(Archive("https://other/x", "d")) is None  # who only knows the digest has not fetched it
 
 
 def test_references_in_the_environment() -> None:
@@ -294,7 +309,7 @@ class Lead:
 
 
 async def test_only_the_leader_takes_demand_and_only_with_the_token() -> None:
-    admin = Admin(b"secret", Metrics())
+    admin = Admin(Keyring(b"secret"), Metrics())
     leader = Lead()
     headers = {"Authorization": f"Bearer {internal_token(b'secret')}"}
     body = {"gateway": "g", "functions": {"ns/fn": {"waiting": 2, "inService": 1}}}

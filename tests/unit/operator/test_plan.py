@@ -90,7 +90,20 @@ ROWS: dict[str, tuple[Situation, list[Action]]] = {
         [Drain("ns/b", SURPLUS)],
     ),
     "the emptiest goes before the newest": (
-        situation(pod("a"), pod("b", created=NOW - 65), wanted=1, in_service={"ns/b": 1}),
+        situation(pod("a"), pod("b", created=NOW - 65), wanted=1, in_service={"ns/a": 0, "ns/b": 1}),
+        [Drain("ns/a", SURPLUS)],
+    ),
+    "one that is being drained counts no more": (
+        situation(pod("a"), pod("b"), pod("c"), wanted=2, busy=frozenset({"ns/a"}), leaving=frozenset({"ns/a"})),
+        [],
+    ),
+    "after a refusal one is tried first": (
+        situation(pod("a"), wanted=4, refused=True),
+        [Claim("new", False)],
+    ),
+    "and not another one with it": (situation(pod("a"), wanted=4, refused=True, claiming={"new": 1}), []),
+    "one of which nothing is known counts as busy": (
+        situation(pod("a"), pod("b", created=NOW - 65), wanted=1, in_service={"ns/a": 3}),
         [Drain("ns/a", SURPLUS)],
     ),
     "starting ones go before serving ones": (

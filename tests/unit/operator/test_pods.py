@@ -1,12 +1,17 @@
 """Pod manifests, compared whole."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kappa_api.function import parse_function
+from kappa_api.keyring import key_id
+from kappa_api.machine import IllegalMoveError
 from kappa_api.runtime import Pool, Runtime
 from kappa_api.tokens import pod_token
-from kappa_operator import pods
-from kappa_operator.observed import parse_record
+from kappa_operator import pods, states
+from kappa_operator.observed import Pod, parse_record
 
 Json = Any
 
@@ -63,8 +68,13 @@ def test_a_pool_pod() -> None:
         "metadata": {
             "name": "python-pool-x",
             "namespace": "ns",
-            "labels": {**COMMON_LABELS, "kappa.dev/runtime": "python", "kappa.dev/state": "pool"},
-            "annotations": {**SAFE, "kappa.dev/template": pods.pool_template(RUNTIME)},
+            "labels": {
+                **COMMON_LABELS,
+                "kappa.dev/runtime": "python",
+                "kappa.dev/state": "pool",
+                "kappa.dev/secret-id": key_id(SECRET),
+            },
+            "annotations": {**SAFE, "kappa.dev/template": pods.pool_template(RUNTIME, SECRET)},
             "ownerReferences": [
                 {
                     "apiVersion": "kappa.dev/v1",
@@ -120,6 +130,7 @@ def test_a_pod_of_its_own_with_everything() -> None:
             "kappa.dev/function": "fn",
             "kappa.dev/revision": "5f2c1a00",
             "kappa.dev/state": "starting",
+            "kappa.dev/secret-id": key_id(SECRET),
         },
         "annotations": {**SAFE, "kappa.dev/concurrency": "4", "kappa.dev/own-pod-reason": "env uses valueFrom"},
         "ownerReferences": [
@@ -217,9 +228,12 @@ def test_a_claim_patch() -> None:
     ]
 
 
-def test_a_state_patch() -> None:
-    assert pods.state_patch("serving", "draining", {"kappa.dev/drain-since": "now"}) == [
+def test_a_move_patch() -> None:
+    pod = Pod("ns", "p", "u", 1, 0.0, state="serving")
+    assert pods.move_patch(pod, states.DRAINED, {"kappa.dev/drain-since": "now"}) == [
         {"op": "test", "path": "/metadata/labels/kappa.dev~1state", "value": "serving"},
         {"op": "replace", "path": "/metadata/labels/kappa.dev~1state", "value": "draining"},
         {"op": "add", "path": "/metadata/annotations/kappa.dev~1drain-since", "value": "now"},
     ]
+    with pytest.raises(IllegalMoveError):
+        pods.move_patch(replace(pod, state="draining"), states.LOADED)

@@ -137,3 +137,20 @@ async def test_pods_that_end_as_soon_as_they_start_are_made_ever_more_slowly(pro
     world.apply("one")
     await world.run(120)
     assert made <= 20
+
+
+async def test_where_there_is_no_room_for_instances_it_gives_way_at_once_and_comes_back() -> None:
+    world = World(pool=3, most=6)
+    world.apply("one")
+    await world.run(1)
+    assert len(pool(world)) == 3
+    world.pools.full = lambda namespace: namespace == "ns"
+    world.wake(frozenset({POOL}))
+    await world.run(1)
+    assert pool(world) == {}
+    await wants(world, 2)
+    assert pool(world) == {}, "nor is it filled again"
+    world.pools.full = lambda namespace: False
+    world.wake(frozenset({POOL}))
+    await world.run(1)
+    assert len(pool(world)) == 3

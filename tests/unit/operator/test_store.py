@@ -20,8 +20,19 @@ def function(name: str = "fn", version: int = 1, generation: int = 1, **spec: Js
     return {"metadata": meta, "spec": {**base, **spec}}
 
 
+UIDS = {"Function": "u", "Runtime": "r"}
+
+
 def pod(name: str, version: int = 1, **labels: str) -> Json:
     known = {"app.kubernetes.io/component": "instance", **{f"kappa.dev/{k}": v for k, v in labels.items()}}
+    kind, owner = ("Function", "function") if "function" in labels else ("Runtime", "runtime")
+    by = {
+        "apiVersion": "kappa.dev/v1",
+        "kind": kind,
+        "name": labels.get(owner, ""),
+        "uid": UIDS[kind],
+        "controller": True,
+    }
     return {
         "metadata": {
             "name": name,
@@ -29,6 +40,7 @@ def pod(name: str, version: int = 1, **labels: str) -> Json:
             "uid": f"uid-{name}",
             "resourceVersion": str(version),
             "labels": known,
+            "ownerReferences": [by],
         }
     }
 
@@ -157,13 +169,16 @@ def test_the_older_function_has_the_route_until_it_goes() -> None:
     assert store.conflicts == {}
 
 
-def test_a_list_drops_what_it_does_not_have_but_not_what_is_newer() -> None:
+def test_a_list_drops_what_it_does_not_have_but_not_what_came_meanwhile() -> None:
     store = Store()
-    store.put_pod(pod("gone", 5, function="fn"))
+    store.put_pod(pod("gone", 7, function="fn"))
     store.put_pod(pod("here", 6, function="fn"))
+    store.put_pod(pod("again", 4, function="fn"))
+    known = {key: found.version for key, found in store.pods.items()}
+    store.put_pod(pod("again", 8, function="fn"))
     store.put_pod(pod("new", 9, function="fn"))
-    assert store.keep_pods(["ns/here"], before=6) == {"function/ns/fn"}
-    assert sorted(store.pods) == ["ns/here", "ns/new"]
+    assert store.keep_pods(["ns/here"], known) == {"function/ns/fn"}
+    assert sorted(store.pods) == ["ns/again", "ns/here", "ns/new"]
 
 
 def test_only_platform_pods_of_the_system_namespace_are_gateways() -> None:

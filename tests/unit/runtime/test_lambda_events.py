@@ -1,6 +1,7 @@
 """Requests as events of payload format 2.0. (The integration tests compare a whole event.)"""
 
 import base64
+import json
 
 import pytest
 
@@ -80,3 +81,17 @@ def test_targets_stay_encoded(target, text):
 def test_the_contexts_repr_tells_which_call_it_is():
     assert repr(Context(FUNCTION, "r1", 5)) == "<Context kappa:default/hello request_id=r1 deadline_ms=5>"
     assert Context(FUNCTION, "r1", 5).get_remaining_time_in_millis() == 0
+
+
+def test_the_caller_whom_the_gateway_verified():
+    authorizer = {"jwt": {"claims": {"sub": "é"}, "scopes": None}}
+    data = base64.urlsafe_b64encode(json.dumps(authorizer).encode())
+    found = event(headers=[(b"kappa-identity-data", data), (b"kappa-identity-principal", b"x"), (b"a", b"b")])
+    assert found["requestContext"]["authorizer"] == authorizer
+    assert found["headers"] == {"a": "b"}
+
+
+@pytest.mark.parametrize("data", [b"", b"!", b"e30", b"Zm9v", b"/w=="])
+def test_without_a_caller_there_is_no_authorizer(data):
+    headers = [(b"kappa-identity-data", data)] if data else []
+    assert "authorizer" not in event(headers=headers)["requestContext"]

@@ -35,6 +35,9 @@ class Events:
     def normal(self, about: Any, reason: str, message: str) -> None:
         self.said.append(f"{reason}: {message}")
 
+    def warning(self, about: Any, reason: str, message: str) -> None:
+        self.said.append(f"!{reason}: {message}")
+
 
 class World:
     """An autoscaler whose gateway and pods do what a test says, one second per step."""
@@ -99,8 +102,7 @@ def test_demand_decides_at_once_and_says_why() -> None:
     assert world.call() == 1
     assert world.woken
     assert world.events.said == [
-        "ScaledUp: 0 -> 1 instances: 1 waiting, 0 in service, 0 of 0 instances ready: "
-        "1 more help before the queue is clear"
+        "ScaledUp: 0 -> 1 instances: 1 waiting, 0 in service, 0 of 0 instances ready: 1 more is worth it"
     ]
     assert world.scaler.decisions()[KEY][0]["inputs"]["load"]["waiting"] == 1
 
@@ -147,9 +149,12 @@ def test_functions_at_zero_without_a_date_are_not_looked_at() -> None:
     world.step(calls=1)
     for _ in range(70):
         world.step()
-    target = world.scaler._targets[KEY]
+    target = world.scaler._targets.get(KEY)
+    assert target is not None
     assert target.wanted == 0
     assert target.review == math.inf
+    assert not world.scaler._targets.up()
+    assert not world.scaler._targets.due(math.inf)
 
 
 def test_a_deleted_function_leaves_nothing() -> None:

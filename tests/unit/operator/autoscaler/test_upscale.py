@@ -1,15 +1,17 @@
-"""Waiting invocations ask for instances only as far as these help."""
+"""Waiting invocations, and a growing rate of them, ask for instances only as far as these are worth it."""
+
+from dataclasses import replace
 
 import pytest
 
-from kappa_operator.autoscaler.measure import Measure
-from kappa_operator.autoscaler.need import Sample, staff, window_need
-from kappa_operator.autoscaler.upscale import Load, Supply, helpful
+from kappa_operator.autoscaler.need import Sample, staff, window_need, worth_holding
+from kappa_operator.autoscaler.upscale import Load, Price, Supply, ahead, helpful
 
 SLOW = Supply(ready=0, warm=0, cold_seconds=1.0)
+PRICE = Price(waiting=4, stay=3)
 
 ROWS = {
-    # load, supply, concurrency, instances that help
+    # load, supply, concurrency, instances that are worth it
     "nothing waits": (Load(0, 3, 50, 0.1), Supply(6), 1, 0),
     "the first one always": (Load(1, 0), Supply(0), 1, 1),
     "two calls and two slots claim one": (Load(2, 0), Supply(0), 2, 1),
@@ -17,27 +19,55 @@ ROWS = {
     "50 at zero take the pool, not 50 pods": (Load(50, 0), Supply(0, warm=5), 1, 5),
     "and with the pool on its way none": (Load(50, 0), Supply(0, 5, 0.02, warm=0), 1, 0),
     "a new pod would come too late": (Load(5, 5, 0, 0.1), Supply(5, warm=0), 1, 0),
-    "slow handlers are worth a new pod": (Load(5, 5, 0, 10.0), Supply(5, warm=0), 1, 5),
-    "too slow for what arrives": (Load(3, 5, 60, 0.1), Supply(5, warm=0), 1, 6),
-    "a full queue of short calls": (Load(200, 5, 0, 0.1), Supply(5, warm=0), 1, 27),
+    "slow handlers are worth a new pod": (Load(5, 5, 0, 10.0), Supply(5, warm=0), 1, 4),
+    "too slow for what arrives": (Load(3, 5, 60, 0.1), Supply(5, warm=0), 1, 4),
+    "and for what will arrive": (Load(3, 5, 45, 0.1, trend=10), Supply(5, warm=0), 1, 3),
+    "callers who call again at once": (Load(4, 2, 18, 0.1, standing=4), Supply(2), 1, 4),
+    "and would have been answered soon": (Load(4, 2, 0, 0.1), Supply(2), 1, 0),
+    "a full queue of short calls": (Load(200, 5, 0, 0.1), Supply(5, warm=0), 1, 29),
     "one short wait is no reason": (Load(1, 9, 60, 0.1), Supply(9), 1, 0),
-    "concurrency counts": (Load(40, 20, 0, 2.0), Supply(2, warm=0), 10, 3),
+    "concurrency counts": (Load(40, 20, 0, 2.0), Supply(2, warm=0), 10, 4),
 }
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 def test_helpful(row: tuple[Load, Supply, int, int]) -> None:
     load, supply, concurrency, expected = row
-    assert helpful(load, supply, concurrency, patience=0.2, most=100) == expected
+    assert helpful(load, supply, concurrency, PRICE, most=100) == expected
 
 
 def test_most_is_most() -> None:
-    assert helpful(Load(500, 0, 0, 10.0), SLOW, 1, 0.2, most=7) == 7
+    assert helpful(Load(500, 0, 0, 10.0), SLOW, 1, PRICE, most=7) == 7
 
 
-def test_more_patience_never_starts_more() -> None:
-    found = [helpful(Load(50, 2, 5, 0.2), Supply(2), 1, patience, 100) for patience in (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)]
+def test_the_dearer_waiting_is_the_more_are_started() -> None:
+    found = [helpful(Load(50, 2, 5, 0.2), Supply(2), 1, replace(PRICE, waiting=p), 100) for p in (0, 0.1, 1, 10, 100)]
+    assert found == sorted(found)
+    assert found[0] == 0 < found[-1]
+
+
+def test_the_longer_an_instance_stays_the_fewer_are_started() -> None:
+    found = [helpful(Load(50, 2, 5, 0.2), Supply(2), 1, replace(PRICE, stay=s), 100) for s in (0, 1, 3, 10, 100, 1e6)]
     assert found == sorted(found, reverse=True)
+    assert found[-1] == 0
+
+
+AHEAD_ROWS = {
+    "an even rate": (Load(0, 5, 50, 0.1), SLOW, 1, 0),
+    "in two seconds there will be 70 a second": (Load(0, 5, 50, 0.1, trend=10), SLOW, 1, 11),
+    "a start from the pool needs less foresight": (Load(0, 5, 50, 0.1, trend=10), Supply(0), 1, 10),
+    "slots share instances": (Load(0, 5, 50, 0.1, trend=10), SLOW, 4, 3),
+}
+
+
+@pytest.mark.parametrize("row", AHEAD_ROWS.values(), ids=AHEAD_ROWS.keys())
+def test_ahead(row: tuple[Load, Supply, int, int]) -> None:
+    load, supply, concurrency, expected = row
+    assert ahead(load, supply, concurrency, headroom=1.3) == expected
+
+
+def test_bursts_are_worth_the_root_of_what_waits() -> None:
+    assert [worth_holding(queueing, 4) for queueing in (0, 0.01, 1, 4, 25, 100)] == [0, 0, 2, 4, 10, 20]
 
 
 NEED_ROWS = {
@@ -67,44 +97,3 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
 
 def test_staff() -> None:
     assert [staff(busy, 1, 1.3) for busy in (0, 0.1, 0.5, 1, 6, 100)] == [0, 1, 2, 3, 10, 113]
-
-
-def test_a_slow_call_is_known_before_it_ends() -> None:
-    measure = Measure()
-    for _ in range(5):
-        measure.reading(1.0, 0, 0, 2.0, in_service=2)
-    assert measure.service == pytest.approx(10, rel=0.2)
-
-
-def test_the_service_time_is_busy_time_by_calls() -> None:
-    measure = Measure()
-    for _ in range(100):
-        measure.reading(1.0, 60, 60, 6.0, in_service=6)
-    assert measure.service == pytest.approx(0.1, rel=0.01)
-    assert measure.arrivals == pytest.approx(60, rel=0.01)
-
-
-def test_rates_rise_at_once_and_fall_slowly() -> None:
-    measure = Measure()
-    measure.reading(1.0, 60, 0, 0, 0)
-    assert measure.arrivals == 90
-    measure.reading(1.0, 0, 0, 0, 0)
-    assert 45 < measure.arrivals < 90
-    for _ in range(30):
-        measure.reading(1.0, 0, 0, 0, 0)
-    assert measure.arrivals == 0
-
-
-def test_a_reading_right_after_another_one_is_no_rate() -> None:
-    measure = Measure()
-    measure.reading(0.004, 1, 0, 0.0, 0)
-    assert measure.arrivals < 0.1
-    measure.reading(0.0, 5, 0, 0.0, 0)
-    assert measure.arrivals < 0.1
-
-
-def test_noise_is_no_rise() -> None:
-    measure = Measure()
-    for arrived in [60] * 10 + [70]:
-        measure.reading(1.0, arrived, arrived, 6.0, 6)
-    assert 60 < measure.arrivals < 65

@@ -1,0 +1,83 @@
+"""The soak must be able to fail: a leak of each kind is found, and what comes and goes is not one."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+from soak_samples import look, tasks_in
+from soak_trend import count, memory, slope
+
+TIMES = [float(number * 3) for number in range(200)]  # ten minutes
+
+
+def noisy(base: float, growth: float, noise: float) -> list[float]:
+    chance = random.Random(7)
+    return [base + growth * at / TIMES[-1] + chance.uniform(0, noise) for at in TIMES]
+
+
+def test_the_slope_is_not_moved_by_spikes() -> None:
+    values = [2.0 * at for at in TIMES]
+    for number in range(0, 200, 12):
+        values[number] += 1e6
+    assert slope(TIMES, values) == pytest.approx(2.0)
+    assert slope([1.0], [1.0]) == 0.0
+
+
+@pytest.mark.parametrize(("percent", "flat"), [(0.0, True), (1.0, True), (3.0, False), (20.0, False), (-5.0, True)])
+def test_memory(percent: float, flat: bool) -> None:
+    base = 60e6
+    trend = memory(TIMES, noisy(base, base * percent / 100, base * 0.02))
+    assert (trend.why == "") is flat
+    assert trend.share == pytest.approx(percent / 100, abs=0.02)
+
+
+@pytest.mark.parametrize(("leaked", "flat"), [(0, True), (1, True), (6, False), (60, False)])
+def test_counts(leaked: int, flat: bool) -> None:
+    """Forty come and go at random; those that leak never go."""
+    trend = count(TIMES, [float(int(value)) for value in noisy(20, leaked, 40)])
+    assert (trend.why == "") is flat, trend
+
+
+def test_too_little_to_tell_is_no_pass() -> None:
+    assert memory(TIMES[:5], [1.0] * 5).why
+    assert count(TIMES[:5], [1.0] * 5).why
+
+
+def test_tasks_are_found_in_metrics_and_in_health() -> None:
+    assert tasks_in("# HELP kappa_gateway_tasks x\nkappa_gateway_tasks 17.0\n") == 17
+    assert tasks_in('{"state": "serving", "tasks": 3}') == 3
+    assert tasks_in("kappa_local_tasks 9\n") == 9
+    assert tasks_in("nothing") == -1
+
+
+LEAKER = """
+import sys, threading
+kept = []
+for line in sys.stdin:
+    kept.append(bytearray(b'x') * 2_000_000)
+    kept.append(open('/dev/null'))
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    print('done', flush=True)
+"""
+
+
+def test_a_real_process_that_leaks_is_seen() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", LEAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        samples = []
+        for _ in range(20):
+            child.stdin.write("leak\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            samples.append(look(child.pid))
+        child.kill()
+    times = [float(number) for number in range(20)]
+    rss, own, fds, threads = ([float(value) for value in column] for column in zip(*samples, strict=True))
+    assert memory(times, rss).why
+    assert memory(times, own).why
+    assert count(times, fds).why
+    assert count(times, threads).why
