@@ -44,10 +44,16 @@ def answer(call: Call) -> web.Response:
         "kind": call.resource.kind,
         "apiVersion": call.resource.api_version,
         "metadata": {"creationTimestamp": None},
-        "spec": given.get("spec") or {},
+        "spec": _without_empty(given.get("spec") or {}),
         "status": status,
     }
     return web.Response(body=codec.dumps(body), status=201, content_type="application/json")
+
+
+def _without_empty(value: Obj) -> Obj:
+    """All fields of reviews are `omitempty`."""
+    full = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
+    return {key: item for key, item in full.items() if item not in ("", None, [], {})}
 
 
 def scale_of(resource: Resource, obj: Obj) -> Obj:

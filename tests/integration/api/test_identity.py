@@ -50,7 +50,8 @@ async def may(api: Api, user: Obj, **attributes: str) -> bool:
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
     reply = await api.post(ACCESS_REVIEWS, body)
     assert reply.status == 201, reply.body
-    assert reply.body["spec"]["resourceAttributes"] == wanted
+    # A real server leaves empty strings out of what it answers.
+    assert reply.body["spec"]["resourceAttributes"] == {key: value for key, value in wanted.items() if value}
     return bool(reply.body["status"]["allowed"])
 
 
