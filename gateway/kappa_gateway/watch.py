@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 Json = Any
 FIRST_PAUSE: Final = 0.1
-LAST_PAUSE: Final = 5.0
+#: An operator looks every second: it must not roll out, after an outage, what a gateway does not see for much longer.
+LAST_PAUSE: Final = 1.0
 #: A watch that was open for this long was alive, even if nothing happened. Longer than connecting may take.
 ALIVE_SECONDS: Final = 15.0
 #: Watches are asked to end after so long, so that a dead connection is noticed and load spreads over API servers.

@@ -82,6 +82,17 @@ async def play(stage: Stage, event: Event, pace: Pace) -> Span:
     return Span(event.title, event.graceful, calm, begun, lifted, time.monotonic(), event.steady, killed, note)
 
 
+def slow_calls(span: Span, load: Load) -> str:
+    """The calls of an event, and of the calm before it, that took a second more than they should."""
+    lines = [
+        f"{span.name} {record.begun - span.begun:+.2f} s: {record.kind} took {record.slow:.2f} s at {record.endpoint}"
+        f" ({record.verdict}, {record.retries} retries, {record.request_id})\n"
+        for record in load.records
+        if span.calm <= record.ended < span.end and record.slow > 1.0
+    ]
+    return "".join(lines)
+
+
 async def run(args: argparse.Namespace) -> int:
     pace = QUICK if args.quick else FULL
     async with real() if args.real else embedded() as bed, following(Logs(bed.api, args.logs)) as logs:
@@ -103,6 +114,9 @@ async def run(args: argparse.Namespace) -> int:
                 spans.append(span)
                 explain(load.records, spans, logs.ids)
                 row = assess(span, load.records, timed=pace.timed)
+                if args.logs is not None:
+                    with (args.logs / "slow-calls.log").open("a") as file:
+                        file.write(slow_calls(span, load))
                 words = "; ".join(row.problems) or "ok"
                 print(f"  {row.name}: {row.requests} calls, {row.failed} failed: {words} {row.note}", flush=True)
                 for why, count in row.failures.most_common(5):

@@ -35,8 +35,10 @@ from kappa_api import names
 RATE = 200.0
 #: Seconds that caches, pools and the allocator get to settle: the embedded cluster keeps what happened in the last two
 #: minutes, and an operator's collections of garbage are minutes apart. A leak made on purpose is found sooner.
-WARM, WARM_LEAK = 240.0, 45.0
+WARM, WARM_LEAK = 300.0, 45.0
 CHURN_SECONDS = 20.0
+#: Of a runtime, besides those that run sync handlers.
+OWN_THREADS = 6
 MEASURES = ("rss", "fds", "threads", "tasks")
 
 
@@ -86,6 +88,12 @@ async def soak(minutes: float, leak: str) -> tuple[list[Series], Load, float]:
         return list(sampler.series.values()), load, begun + warm
 
 
+def workers(kind: str) -> float:
+    """The most threads that an instance of this function may have: one for each invocation at a time, and its own."""
+    function = FUNCTIONS.get(kind)
+    return function.spec["concurrency"] + OWN_THREADS if function is not None else 0.0
+
+
 def judge(all_series: list[Series], since: float) -> list[Verdict]:
     """Of the processes that were there from `since` to the end."""
     last = max((series.samples[-1].at for series in all_series if series.samples), default=0.0)
@@ -98,7 +106,10 @@ def judge(all_series: list[Series], since: float) -> list[Verdict]:
         for measure in MEASURES:
             points = [(s.at, float(getattr(s, measure))) for s in samples if getattr(s, measure) >= 0]
             times, values = [at for at, _ in points], [value for _, value in points]
-            trend = (soak_trend.memory if measure == "rss" else soak_trend.count)(times, values)
+            if measure == "rss":
+                trend = soak_trend.memory(times, values)
+            else:
+                trend = soak_trend.count(times, values, workers(series.kind) if measure == "threads" else 0.0)
             found.append(Verdict(series, measure, trend))
     return found
 

@@ -49,15 +49,15 @@ def memory(times: Sequence[float], values: Sequence[float]) -> Trend:
     return Trend(middle, growth, f"grew by {growth / middle:.1%}, more than {MOST_GROWTH:.0%}" if over else "")
 
 
-def count(times: Sequence[float], values: Sequence[float]) -> Trend:
-    """Descriptors, threads or tasks over seconds."""
+def count(times: Sequence[float], values: Sequence[float], bound: float = 0.0) -> Trend:
+    """Descriptors, threads or tasks over seconds. What never exceeds `bound` may grow: a pool that is not full yet."""
     if len(values) < FEWEST:
         return Trend(0.0, 0.0, f"only {len(values)} samples")
     size = max(1, len(values) // BLOCKS)
     blocks = [(times[at], min(values[at : at + size])) for at in range(0, len(values) - size + 1, size)]
     at, least = [time for time, _ in blocks], [value for _, value in blocks]
     middle, growth = median(least), slope(at, least) * (times[-1] - times[0])
-    over = growth > max(MOST_MORE, MOST_SHARE * middle)
+    over = growth > max(MOST_MORE, MOST_SHARE * middle) and max(values) > bound
     return Trend(
         middle, growth, f"{growth:.0f} more at the end than {middle:.0f}, and never given back" if over else ""
     )

@@ -32,6 +32,7 @@ from scenarios import scenarios
 KPA_START, POOL_START = 0.855, 0.030
 RESULTS = Path("bench-results")
 SEEDS = (101, 102, 103)
+_work: list[tuple[traces.TraceClass, str, float, float]] = []
 
 
 def main() -> int:
@@ -93,15 +94,22 @@ def _compared(tasks: list[tuple[traces.TraceClass, str, float, float]]) -> list[
     """The rows in the order of the tasks, the longest ones begun first; tells how far it is."""
     order = sorted(range(len(tasks)), key=lambda n: -sum(len(f.arrivals) for f in tasks[n][0].functions))
     rows: dict[int, Row] = {}
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
-        for at, row in zip(order, pool.map(_row, [tasks[n] for n in order]), strict=True):
+    # The traces are too large to be sent: forked processes have them already.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), fork, initializer=_begin, initargs=(tasks,)) as pool:
+        for at, row in zip(order, pool.map(_row, order), strict=True):
             rows[at] = row
             print(f"  {len(rows)} of {len(tasks)}: {row.trace}, {row.policy}", file=sys.stderr)
     return [rows[n] for n in range(len(tasks))]
 
 
-def _row(task: tuple[traces.TraceClass, str, float, float]) -> Row:
-    one, name, start, idle_seconds = task
+def _begin(tasks: list[tuple[traces.TraceClass, str, float, float]]) -> None:
+    """In a worker: what `_row` takes its task from."""
+    _work.extend(tasks)
+
+
+def _row(number: int) -> Row:
+    one, name, start, idle_seconds = _work[number]
     return compare(one, name, policies(idle_seconds)[name], start)
 
 

@@ -39,6 +39,13 @@ def test_counts(leaked: int, flat: bool) -> None:
     assert (trend.why == "") is flat, trend
 
 
+def test_a_pool_that_fills_up_is_no_leak_until_it_is_too_full() -> None:
+    values = noisy(5, 6, 0)
+    assert count(TIMES, values).why
+    assert not count(TIMES, values, bound=12).why
+    assert count(TIMES, values, bound=10).why
+
+
 def test_too_little_to_tell_is_no_pass() -> None:
     assert memory(TIMES[:5], [1.0] * 5).why
     assert count(TIMES[:5], [1.0] * 5).why
