@@ -49,7 +49,7 @@ format: venv ## Rewrite the code in the project's style
 	@ruff format -q .
 
 SECONDS := 60
-fuzz: venv ## Hostile input for every parser, for SECONDS=60; what is found is shrunk, printed and kept
+fuzz: venv ## Hostile input for every parser and random order for the state machines, for SECONDS=60; finds are shrunk and kept
 	@PYTHONPATH=tests/support:tests/fuzz $(PY) tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 bench: venv ## Speed and memory of gateway and runtime, as ratios against baselines
@@ -64,15 +64,15 @@ bench-control: venv ## What 10,000 Functions and 2,000 instances cost operator a
 bench-fairness: venv ## Whether one function's overload at the gateway touches another's latency
 	@$(PY) tests/bench/fairness.py $(ARGS)
 
+bench-scaling: venv ## The autoscaler's decisions on traces, against Knative's, a fixed keep-alive and an oracle
+	@$(PY) tests/bench/scaling/run.py
+
 chaos: venv ## Break and change everything under load, and account for every call (ARGS="--quick", ARGS=--real)
 	@$(PY) tests/chaos/run.py $(ARGS)
 
 MINUTES ?= 10
 soak: venv ## Half that load for MINUTES: memory, descriptors and tasks of every process must stay flat
 	@$(PY) tests/chaos/soak.py --minutes $(MINUTES) $(ARGS)
-
-bench-scaling: venv ## The autoscaler's decisions on traces, against Knative's, a fixed keep-alive and an oracle
-	@$(PY) tests/bench/scaling/run.py
 
 ##@ Real Kubernetes
 cluster: venv ## A real Kubernetes on this machine (Debian 12, root), or the one that KUBECONFIG names

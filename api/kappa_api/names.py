@@ -58,6 +58,8 @@ HEADER_PREFIX: Final = "kappa-"
 HEADER_REQUEST_ID: Final = "kappa-request-id"
 HEADER_DEADLINE: Final = "kappa-deadline-ms"  # epoch milliseconds
 HEADER_DURATION: Final = "kappa-duration-ms"  # decimal milliseconds, may have a fraction
+#: Whose invocation it is, `namespace/name`: on every one that a gateway sends. A runtime refuses what is not its own.
+HEADER_FUNCTION: Final = "kappa-function"
 HEADER_REFUSED: Final = "kappa-refused"
 HEADER_ERROR: Final = "kappa-error"  # exception type of the handler
 HEADER_ERROR_SOURCE: Final = "kappa-error-source"  # gateway | function
@@ -72,6 +74,7 @@ HEADER_PATH_PARAMETERS: Final = "kappa-path-parameters"  # application/x-www-for
 REFUSED_BUSY: Final = "busy"
 REFUSED_DRAINING: Final = "draining"
 REFUSED_EMPTY: Final = "empty"
+REFUSED_MISDIRECTED: Final = "misdirected"  # it holds the code of another function
 
 SOURCE_GATEWAY: Final = "gateway"
 SOURCE_FUNCTION: Final = "function"

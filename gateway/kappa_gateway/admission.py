@@ -74,11 +74,7 @@ class Admission:
     def _caller(self, call: "Call") -> bytes:
         if call.identity is not None:
             return caller_keys.by_identity(f"{call.identity.type}/{call.identity.principal}")
-        if call.identity is not None:
-            return caller_keys.by_identity(call.identity.principal)
-        if self._hops:
-            return caller_keys.by_forwarded(call.request.forwarded_for, self._hops, call.client.caller)
-        return call.client.caller
+        return caller_keys.by_forwarded(call.request.forwarded_for, self._hops, call.client.caller)
 
 
 def _too_often(key: str, refused: Refused) -> GatewayError:

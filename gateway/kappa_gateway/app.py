@@ -19,6 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from kappa_api import names
 from kappa_api.wire import Stats
 from kappa_gateway.admission import HELD_BODIES, QUEUE_FULL, Admission
+from kappa_gateway.auth.failures import Failures
 from kappa_gateway.auth.guard import Guard
 from kappa_gateway.bodies import Bodies
 from kappa_gateway.call import Call
@@ -69,8 +70,14 @@ class Gateway:
         self.refused: Counter[str] = Counter()
         self.relays: set[Relay] = set()
         self.pools = Pools(self._loop, port)
-        self.guard = Guard(settings.auth, clock=self.clock)
         self.admission = Admission(settings, Peers(f"{settings.system_namespace}/{settings.name}"))
+        self.failures = Failures(
+            self._limits.auth_failures,
+            self.admission.peers,
+            self._limits.callers_per_function,
+            settings.forwarded_hops if settings.trust_forwarded else 0,
+        )
+        self.guard = Guard(settings.auth, self.failures, clock=self.clock)
         self.bodies = Bodies(settings.limits)
         self.catalog = Catalog(
             self.clock,
@@ -264,6 +271,7 @@ class Gateway:
                 next_sweep = now + 5.0
                 self.pools.sweep(now - self.settings.pool_idle_seconds)
                 self.admission.sweep(now)
+                self.failures.sweep(now)
 
     def stats(self, since: float = 0.0) -> Stats:
         """Exact counters of every function that had traffic (see `stats.py`)."""

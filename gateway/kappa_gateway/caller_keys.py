@@ -43,8 +43,11 @@ def by_forwarded(fields: Sequence[bytes], hops: int, peer: bytes) -> bytes:
     is connected to us.
 
     Each proxy adds at the end who it was called by, so what it saw stands `hops` places from there; what stands before
-    it is hearsay. A list that is too short did not come through all of them: then the peer itself counts.
+    it is hearsay. A list that is too short did not come through all of them: then the peer itself counts, as it does
+    without any proxy.
     """
+    if not hops:
+        return peer
     if len(fields) == 1 and hops == 1:
         return by_address(fields[0].rpartition(b",")[2].strip())
     addresses = b",".join(fields).split(b",") if fields else []

@@ -118,10 +118,7 @@ class Limiter:
         pace, function = self._caller, self._function
         seen = 0.0
         if pace is not None:
-            if now >= self._turn_at:
-                self.turn(now)
-            found = self._young.get(caller)
-            seen = found if found is not None else self._look(caller)
+            seen = self._seen(caller, now)
             if seen > now + pace.slack:
                 assert self.caller_rate is not None
                 return Refused(CALLER_RATE, self.caller_rate, seen - pace.slack - now)
@@ -131,12 +128,25 @@ class Limiter:
                 return Refused(FUNCTION_RATE, self.rate, self._due - function.slack - now)
             self._due = (self._due if self._due > now else now) + function.interval
         if pace is not None:
-            due = (seen if seen > now else now) + pace.interval
-            if caller in self._young:
-                self._young[caller] = due
-            else:
-                self._remember(caller, due)
+            self._write(caller, (seen if seen > now else now) + pace.interval)
         return None
+
+    def left(self, caller: bytes, now: float) -> tuple[float, int]:
+        """How many requests this caller has to spare, and whole seconds, at least one, until there is one. Counts
+        nothing. For who does not know yet whether a request is to count."""
+        pace, seen = self._account(caller, now)
+        ahead = max(0.0, seen - now) - pace.slack
+        return max(0.0, 1 - ahead / pace.interval), max(1, math.ceil(ahead - 1e-6))
+
+    def charge(self, caller: bytes, now: float) -> None:
+        """Counts a request of this caller, as far as its account goes."""
+        pace, seen = self._account(caller, now)
+        self._write(caller, min(max(seen, now) + pace.interval, now + pace.memory))
+
+    @property
+    def burst(self) -> float:
+        """Requests that one caller may have at once, at this gateway."""
+        return self._caller.burst if self._caller is not None else math.inf
 
     @property
     def callers(self) -> int:
@@ -169,6 +179,25 @@ class Limiter:
         self._gateways = gateways
         self._function = Pace(self.rate, gateways) if self.rate is not None else None
         self._caller = Pace(self.caller_rate, gateways) if self.caller_rate is not None else None
+
+    def _account(self, caller: bytes, now: float) -> tuple[Pace, float]:
+        if self._peers.count != self._gateways:
+            self._divide(self._peers.count)
+        assert self._caller is not None
+        return self._caller, self._seen(caller, now)
+
+    def _seen(self, caller: bytes, now: float) -> float:
+        """When this caller's bucket is full again."""
+        if now >= self._turn_at:
+            self.turn(now)
+        found = self._young.get(caller)
+        return found if found is not None else self._look(caller)
+
+    def _write(self, caller: bytes, due: float) -> None:
+        if caller in self._young:
+            self._young[caller] = due
+        else:
+            self._remember(caller, due)
 
     def _look(self, caller: bytes) -> float:
         found = self._old.get(caller)

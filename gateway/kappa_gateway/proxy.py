@@ -28,6 +28,7 @@ _REFUSALS: Final = {
     names.REFUSED_BUSY.encode(): Outcome.BUSY,
     names.REFUSED_DRAINING.encode(): Outcome.DRAINING,
     names.REFUSED_EMPTY.encode(): Outcome.EMPTY,
+    names.REFUSED_MISDIRECTED.encode(): Outcome.MISDIRECTED,
 }
 _REQUEST_ID: Final = names.HEADER_REQUEST_ID.encode()
 _DEADLINE: Final = names.HEADER_DEADLINE.encode()
@@ -80,7 +81,8 @@ class Proxy:
 
     # --- towards the instance -----------------------------------------------------------------------------------------
     def _head(self, call: Call) -> bytes:
-        request, body = call.request, call.body
+        request, body, entry = call.request, call.body, call.entry
+        assert entry is not None
         left = call.deadline - self._gateway.clock()
         framing = b""
         if body.whole:
@@ -92,12 +94,13 @@ class Proxy:
             framing = b"transfer-encoding: chunked\r\n"
         if request.websocket:
             framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
-        return b"%b %b HTTP/1.1\r\n%b%b%b%b%b: %b\r\n%b: %d\r\n\r\n" % (
+        return b"%b %b HTTP/1.1\r\n%b%b%b%b%b%b: %b\r\n%b: %d\r\n\r\n" % (
             request.method.encode(),
             call.path.encode("utf-8", "surrogateescape"),
             b"".join(request.lines),
             framing,
             call.extra,
+            entry.function_line,
             self._forwarded(call),
             _REQUEST_ID,
             call.request_id,
@@ -173,6 +176,10 @@ class Proxy:
             asyncio.get_running_loop().call_later(
                 retry.backoff(instance.failures), lambda: state.queue.rested(instance, rest, gateway.clock())
             )
+            if outcome is Outcome.MISDIRECTED and instance.failures == 1:  # once in a row: it may come a while
+                text = "%s is not an instance of %s: it holds the code of another function"
+                extra = {"requestId": call.request_id.decode("latin-1")}
+                log.warning(text, instance.key, state.queue.key, extra=extra)
         if not repeat:
             code, message = retry.VERDICT[outcome]
             raise GatewayError(code, message)

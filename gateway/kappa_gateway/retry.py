@@ -23,6 +23,7 @@ class Outcome(Enum):
     BUSY = "busy"  # kappa-refused: another gateway took the slot
     DRAINING = "draining"  # kappa-refused
     EMPTY = "empty"  # kappa-refused: it has no code yet
+    MISDIRECTED = "misdirected"  # kappa-refused: it has the code of another function
     LOST = "lost"  # the connection ended after we sent, before a complete head
     GARBAGE = "garbage"  # the reply is not HTTP
 
@@ -38,6 +39,7 @@ TABLE: Final[dict[Outcome, Rule]] = {
     Outcome.BUSY: Rule.ALWAYS,
     Outcome.DRAINING: Rule.ALWAYS,
     Outcome.EMPTY: Rule.ALWAYS,
+    Outcome.MISDIRECTED: Rule.ALWAYS,
     Outcome.LOST: Rule.IF_IDEMPOTENT,
     Outcome.GARBAGE: Rule.NEVER,
 }
@@ -48,6 +50,7 @@ VERDICT: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.BUSY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
     Outcome.DRAINING: ("no_capacity", "the instance refused and the body was too large to be sent again"),
     Outcome.EMPTY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
+    Outcome.MISDIRECTED: ("no_capacity", "the instance refused and the body was too large to be sent again"),
     Outcome.LOST: ("instance_died", "the instance ended the connection before it answered"),
     Outcome.GARBAGE: ("bad_response", "the function did not answer in HTTP"),
 }
@@ -58,6 +61,7 @@ TELLS: Final[dict[Outcome, str]] = {
     Outcome.BUSY: states.REFUSED,
     Outcome.DRAINING: states.DRAINED,
     Outcome.EMPTY: states.REFUSED,
+    Outcome.MISDIRECTED: states.REFUSED,  # its address or its label is wrong for a moment: the watch will tell
     Outcome.LOST: states.REFUSED,
     Outcome.GARBAGE: "",
 }

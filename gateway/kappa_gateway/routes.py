@@ -36,6 +36,7 @@ class Entry:
     limits: RequestLimits = NO_LIMITS
     routes: tuple[Route, ...] = ()
     prefix_line: bytes = b""
+    function_line: bytes = b""  # names the function to the instance
     access: Access | None = None  # None: anybody may call
     version: tuple[str, int] = ("", 0)  # (uid, generation): what a change of status leaves alone
 
@@ -53,6 +54,7 @@ class Entry:
             access=Access.of(http),
             routes=http.routes,
             prefix_line=f"x-forwarded-prefix: {names.FUNCTION_PATH}{function.key}\r\n".encode(),
+            function_line=f"{names.HEADER_FUNCTION}: {function.key}\r\n".encode(),
             version=(function.uid, function.generation),
         )
 

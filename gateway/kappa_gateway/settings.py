@@ -17,6 +17,8 @@ from kappa_gateway.auth.settings import AuthSettings
 
 KIB = 1024
 MIB = 1024 * KIB
+#: So many cost less than 1 % of a core to check, and still are many for one address behind which an office is.
+AUTH_FAILURES = Rate(50, 1, 100)
 
 
 class SettingsError(ValueError):
@@ -41,7 +43,10 @@ class Limits:
     `connections`: of callers, open at once (`door.py`), as far as there are descriptors for them;
     `connections_per_address`: of one address, 0 for half of all. More get 503 and are closed.
     `rate`, `caller_rate`: limits of each function that has none of its own; None for none. 429 beyond.
-    `callers`, `callers_per_function`: callers to remember for `caller_rate`; 200 bytes each (`limits.py`).
+    `auth_failures`: credentials of one address that may be no good, of all functions together; None for no limit. 429
+    beyond, for whoever would have to be checked (`auth/failures.py`).
+    `callers`, `callers_per_function`: callers to remember for `caller_rate`; 200 bytes each (`limits.py`). As many
+    addresses as callers of a function are remembered for `auth_failures`.
     `websocket_idle_seconds`: a WebSocket without a byte in either direction for so long is closed.
     """
 
@@ -63,6 +68,7 @@ class Limits:
     connections_per_address: int = 0
     rate: Rate | None = None
     caller_rate: Rate | None = None
+    auth_failures: Rate | None = AUTH_FAILURES
     callers: int = 100_000
     callers_per_function: int = 10_000
     websocket_idle_seconds: float = 600.0
@@ -144,6 +150,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             connections_per_address=int(_number(env, "KAPPA_MAX_CONNECTIONS_PER_ADDRESS", 0)),
             rate=_rate(env, "KAPPA_RATE"),
             caller_rate=_rate(env, "KAPPA_CALLER_RATE"),
+            auth_failures=_rate(env, "KAPPA_AUTH_FAILURES", defaults.auth_failures),
             callers=int(_number(env, "KAPPA_MAX_CALLERS", defaults.callers)),
             callers_per_function=int(_number(env, "KAPPA_MAX_CALLERS_PER_FUNCTION", defaults.callers_per_function)),
         ),
@@ -163,11 +170,11 @@ def _number(env: Mapping[str, str], name: str, default: float, *, least: int = 0
     return value
 
 
-def _rate(env: Mapping[str, str], name: str) -> Rate | None:
-    """`100`, `100/60` or `100/60/20`: requests, in how many seconds, how many at once. Empty or 0: no limit."""
+def _rate(env: Mapping[str, str], name: str, default: Rate | None = None) -> Rate | None:
+    """`100`, `100/60` or `100/60/20`: requests, in how many seconds, how many at once. Empty: `default`; 0: none."""
     text = env.get(name)
     if not text:
-        return None
+        return default
     pieces = text.split("/")
     if len(pieces) > 3 or not all(piece.isascii() and piece.isdigit() and len(piece) < 10 for piece in pieces):
         raise SettingsError(f"{name}={text!r} is not a rate: write REQUESTS/SECONDS/BURST, such as 100/1/200")

@@ -65,9 +65,14 @@ class Claiming:
         self.let_go()
         self._enter(states.CLAIM.next(self.state, states.END))
 
+    @property
+    def counted(self) -> bool:
+        """Whether a plan counts it, and not its pod."""
+        return self.state in _COUNTED
+
     def _enter(self, new: str) -> None:
-        before, self.state = self.state in _COUNTED, new
-        after = new in _COUNTED
+        before, self.state = self.counted, new
+        after = self.counted
         if before and not after:
             self._told.claim_counted(self.key, self.revision)
         elif after and not before:

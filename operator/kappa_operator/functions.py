@@ -51,7 +51,7 @@ class Scaler(Protocol):
 
 
 class Functions:
-    """See the module. `wake` puts work into the queue. Implements `actions.Outcomes`."""
+    """See the module. `wake` puts work into the queue. Implements `outcomes.Outcomes`."""
 
     def __init__(
         self,

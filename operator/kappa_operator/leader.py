@@ -176,6 +176,5 @@ class Leader:
             except ApiError as error:
                 logger.warning("resync: %s", error)
                 self._listed.set()  # what was missed still is
-            self._actions.verified &= self.store.pods.keys()
-            self._actions.empty &= self.store.pods.keys()
+            self._actions.forget_gone()
             self._wake(frozenset(self.store.pool_keys()))

@@ -5,7 +5,7 @@ import contextlib
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-#: Why a claim was served the way it was, in a word: from `own_pod_reason` and `actions`.
+#: Why a claim was served the way it was, in a word: from `own_pod_reason` and `claims`.
 REASONS = {
     "ready": "ready",
     "starting": "starting",

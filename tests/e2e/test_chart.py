@@ -202,7 +202,7 @@ def test_containers(render: Any, component: str, ports: dict[str, int]) -> None:
         expected |= {"KAPPA_SHUTDOWN_DELAY": "5", "KAPPA_SHUTDOWN_GRACE": "80", "KAPPA_TRUST_FORWARDED": "false"}
         expected |= {"KAPPA_FORWARDED_HOPS": "1", "KAPPA_MAX_WAITING": "1000", "KAPPA_MAX_WAITING_BOUND": "10000"}
         expected |= {"KAPPA_MAX_CONNECTIONS": "10000", "KAPPA_MAX_CONNECTIONS_PER_ADDRESS": "0"}
-        expected |= {"KAPPA_HELD_TOTAL_BYTES": "134217728"}
+        expected |= {"KAPPA_HELD_TOTAL_BYTES": "134217728", "KAPPA_AUTH_FAILURES": "50/1/100"}
     assert env == expected
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports
     assert container["image"] == f"kappa-{component}:0.1.0"
@@ -219,6 +219,7 @@ def test_limits_are_settings_of_the_gateway(render: Any) -> None:
         "heldBodiesBytes": 1 << 31,
         "rate": {"requests": 1_000_000, "perSeconds": 60},
         "callerRate": {"requests": 5, "burst": 9},
+        "authFailures": {"requests": 0},
     }
     objects = render({"gateway": {"limits": limits, "trustForwarded": True, "forwardedHops": 2}})
     (container,) = pod_spec(objects, "gateway")["containers"]
@@ -234,6 +235,7 @@ def test_limits_are_settings_of_the_gateway(render: Any) -> None:
         held_total_bytes=1 << 31,
         rate=Rate(1_000_000, 60),
         caller_rate=Rate(5, 1, 9),
+        auth_failures=None,
     )
     assert found.limits == expected
 

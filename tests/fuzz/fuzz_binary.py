@@ -200,11 +200,19 @@ def check_frames(case: tuple[bytes, tuple[int, ...]]) -> None:
     else:
         closed = bool(seen) and isinstance(seen[-1], Close)  # what follows is not looked at
         assert closed or not failed, "we take what websockets refuses"
+        if failed and len(expected) == len(seen) - 1:
+            seen.pop()  # RFC 6455 (5.4) lets a close come amid the pieces of a message; the library does not
         assert seen == expected[: len(seen)]
         assert closed or len(seen) == len(expected)
 
 
 TARGETS = (
     Target("archives", "zip and tar archives of code", archives(), check_archive, slow=2),
-    Target("websocket", "WebSocket frames, beside the websockets library", frames(), check_frames),
+    Target(
+        "websocket",
+        "WebSocket frames, beside the websockets library",
+        frames(),
+        check_frames,
+        found=((bytes.fromhex("018000000000888000000000") + bytes(7), ()),),
+    ),
 )

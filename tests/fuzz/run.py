@@ -1,5 +1,5 @@
-"""`make fuzz`: all targets in turns with fresh random inputs, for as long as SECONDS says. Exits 1 when something is
-found; the shortest input that shows it is printed and kept in fuzz-results/.
+"""`make fuzz`: all targets and all property tests with fresh random inputs, for as long as SECONDS says. Exits 1 when
+something is found; the shortest input that shows it is printed and kept in fuzz-results/.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import fuzz_properties
 import hypothesis
 from fuzz_all import TARGETS
 from fuzz_target import Target
@@ -18,6 +19,8 @@ from hypothesis import HealthCheck, Phase
 
 RESULTS = Path("fuzz-results")
 FIRST_ROUND = 100
+#: Of the time, for the property tests: a run of one of them takes seconds.
+PROPERTIES_SHARE = 0.4
 
 
 class OverError(BaseException):
@@ -90,15 +93,21 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
     source = random.Random(seed)
     counts = [Count(target) for target in TARGETS if chosen.only in target.name]
-    print(f"fuzzing {len(counts)} targets for {chosen.seconds:g} s, seed {seed}", flush=True)
+    machines = fuzz_properties.properties(chosen.only)
+    print(
+        f"fuzzing {len(counts)} targets and {len(machines)} property tests for {chosen.seconds:g} s, seed {seed}",
+        flush=True,
+    )
     begun = time.monotonic()
     end = begun + chosen.seconds
+    if machines:
+        fuzz_properties.run_all(machines, source, chosen.seconds * (PROPERTIES_SHARE if counts else 1.0))
     for count in counts:
         for case in count.target.found:
             count.cases += 1
             count.target.check(case)
     turn = 0
-    while (now := time.monotonic()) < end:
+    while counts and (now := time.monotonic()) < end:
         # Whoever had the least time so far goes next: slow targets get as much of it as quick ones.
         count = min(counts, key=lambda each: each.seconds)
         examples = max(10, FIRST_ROUND // count.target.slow)
@@ -108,12 +117,17 @@ def main() -> int:
         if turn % len(counts) == 0:
             report(counts, begun)
     report(counts, begun)
+    for machine in machines:
+        print(
+            f"{machine.name:18} {machine.done:6} rounds {machine.seconds:6.1f} s {len(machine.found):3} found  "
+            "of the usual size, at random"
+        )
     for count in counts:
         print(
             f"{count.target.name:16} {count.cases:8} cases {count.seconds:7.1f} s {len(count.found):3} found  "
             f"{count.target.what}"
         )
-    return 1 if any(count.found for count in counts) else 0
+    return 1 if any(each.found for each in (*counts, *machines)) else 0
 
 
 def report(counts: list[Count], begun: float) -> None:

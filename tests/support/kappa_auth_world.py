@@ -8,10 +8,15 @@ from typing import Any
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
 from kappa_api.function import Http, parse_function
+from kappa_api.limits import Rate
+from kappa_gateway.auth.failures import Failures
 from kappa_gateway.auth.fetch import Fetcher
 from kappa_gateway.auth.guard import Access, Guard
 from kappa_gateway.auth.identity import Identity
 from kappa_gateway.auth.settings import AuthSettings
+from kappa_gateway.caller_keys import by_address
+from kappa_gateway.catalog import State
+from kappa_gateway.peers import Peers
 from kappa_gateway.request import Request, read
 from kappa_gateway.settings import Limits
 
@@ -54,19 +59,38 @@ def secret(name: str, *, namespace: str = "default", kind: str = "kappa.dev/api-
 
 
 class AuthWorld:
-    """One function and its guard. `now` is both clocks."""
+    """One function and its guard. `now` is both clocks. `failures`: how many credentials of an address may be no good,
+    as a rule any number."""
 
-    def __init__(self, auth: Json, *, cors: Json = None, fetcher: Fetcher | None = None, now: float = 1000.0) -> None:
+    def __init__(
+        self,
+        auth: Json,
+        *,
+        cors: Json = None,
+        fetcher: Fetcher | None = None,
+        now: float = 1000.0,
+        failures: Rate | None = None,
+    ) -> None:
         self.now = now
-        self.guard = Guard(AuthSettings(), clock=lambda: self.now, wall=lambda: self.now, fetcher=fetcher)
+        self.failures = Failures(failures, Peers("kappa-system/gw-0"), 1000)
+        clocks = {"clock": lambda: self.now, "wall": lambda: self.now}
+        self.guard = Guard(AuthSettings(), self.failures, **clocks, fetcher=fetcher)
         access = Access.of(http(auth=auth, **({"cors": cors} if cors else {})))
         self.entry = SimpleNamespace(key=KEY, access=access)
+        self.state = State(KEY)
         self.call: Any = None
 
-    async def admit(self, asked: Request) -> Identity | None:
+    async def admit(self, asked: Request, address: bytes = b"192.0.2.7") -> Identity | None:
         """Who calls. Raises GatewayError. `call` is the call afterwards."""
         call = self.call = SimpleNamespace(
-            entry=self.entry, state=None, request=asked, deadline=self.now + 30, cors=b"", extra=b"", identity=None
+            client=SimpleNamespace(caller=by_address(address)),
+            entry=self.entry,
+            state=self.state,
+            request=asked,
+            deadline=self.now + 30,
+            cors=b"",
+            extra=b"",
+            identity=None,
         )
         lines = self.guard.admit(call)  # type: ignore[arg-type]
         if lines is None:

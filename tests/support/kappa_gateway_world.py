@@ -15,6 +15,7 @@ from kappa_gateway.settings import Settings
 Json = Any
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"transfer-encoding: chunked", re.IGNORECASE)
+_FUNCTION = re.compile(rb"\r\nkappa-function: ([^\r]*)\r\n")
 
 
 def message_end(data: bytes) -> int:
@@ -73,10 +74,12 @@ class Exchange:
 
 
 class Host:
-    """An instance's side of all its connections."""
+    """An instance's side of all its connections. `holds`: the function whose code it has, `function`: the one that the
+    gateway takes it for. When they differ it refuses what comes, as runtimes do, and nothing is ever `pending`."""
 
     def __init__(self, name: str, address: str, function: str, concurrency: int) -> None:
         self.name, self.address, self.function, self.concurrency = name, address, function, concurrency
+        self.holds = function
         self.lowered = False
         self.wires: list[Wire] = []
         self.pending: dict[Wire, Exchange] = {}
@@ -91,8 +94,14 @@ class Host:
         self.pending = {wire: found for wire, found in self.pending.items() if not wire.closed}
         for wire in self.wires:
             if wire not in self.pending and b"\r\n\r\n" in wire.sent:
-                self.pending[wire] = Exchange(wire, bytes(wire.sent))
-                self.served += 1
+                found = Exchange(wire, bytes(wire.sent))
+                self.pending[wire] = found
+                named = _FUNCTION.findall(found.data)
+                assert named == [f"default/{self.function}".encode()], "a request that does not say whose it is"
+                if self.holds != self.function:
+                    self.reply(found, refusal("misdirected"))
+                else:
+                    self.served += 1
 
     def reply(self, exchange: Exchange, data: bytes, *, last: bool = True) -> None:
         if last:

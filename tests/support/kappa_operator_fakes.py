@@ -68,6 +68,9 @@ class FakeKube:
         target = path.removesuffix("/status")
         if target not in self.objects:
             raise NotFoundError(404, "NotFound", path)
+        uid = self.objects[target]["metadata"].get("uid")
+        if (body.get("metadata") or {}).get("uid", uid) != uid:
+            raise ConflictError(409, "Conflict", path)  # another object of this name
         return self.put(target, _merged(self.objects[target], body))
 
     async def patch(self, path: str, operations: list[Json]) -> Json:

@@ -28,14 +28,16 @@ POD_FAULTS = ("unreachable", "cut off", "cut off after it was done", "late", "ne
 
 class Cluster:
     """What all operators share. `wrong` collects what must never happen. `latency`, `pod_latency`: seconds that each
-    call takes before it is done, and again after it: what is under way may be cut off there."""
+    call takes before it is done, and again after it: what is under way may be cut off there. `drain_seconds`: how long
+    instances take to finish what they have."""
 
-    def __init__(self, pool: int, latency: float = 0.0, pod_latency: float = 0.0) -> None:
+    def __init__(self, pool: int, latency: float = 0.0, pod_latency: float = 0.0, drain_seconds: float = 0.0) -> None:
         self.latency, self.pod_latency = latency, pod_latency
         self.time = Time()
         self.kube = FakeKube()
         self.objects, self.version = self.kube.objects, 100
         self.held = Pods(self.time)
+        self.held.drain_seconds = drain_seconds
         self.pool = pool
         self.wants: Counter[str] = Counter()
         self.names = iter(f"x{n}" for n in range(100_000))
@@ -141,6 +143,8 @@ class Cluster:
                 for replica in self.replicas:
                     await replica.work()
                 await self.time.settle()
+                for replica in self.replicas:
+                    self.wrong += replica.miscounted()
             if self.time.now >= end:
                 return
             await self.time.pass_(min(step, end - self.time.now))
@@ -263,6 +267,18 @@ class Replica(World):
         """Errors that nobody foresaw."""
         troubles = [t for memory in self.functions._memories.values() for t in (memory.trouble, memory.proving)]
         return [trouble.message for trouble in troubles if trouble.reason == "InternalError"]
+
+    def miscounted(self) -> list[str]:
+        """Claims that a plan would count though their pod is counted, or the other way round. Of the revisions that are
+        wanted: a Function that was made anew begins to count anew."""
+        there = Counter((claim.key, claim.revision) for claim in self.actions.claims if claim.counted)
+        found = []
+        for key, memory in self.functions._memories.items():
+            for revision in {memory.target, memory.active}:
+                claims, counted = there[key, revision], memory.claiming.get(revision, 0)
+                if claims != counted:
+                    found.append(f"{key} {revision}: {claims} claims without a pod, {counted} counted")
+        return found
 
 
 class _Wants(Wants):

@@ -1,7 +1,7 @@
 """How many examples the property-based tests try.
 
 As a rule few and always the same ones, so that a run says the same everywhere. `KAPPA_FUZZ=n` tries n times as many,
-other ones each time; a failure prints how to see it again.
+other ones each time; a failure prints how to see it again. With `KAPPA_SHRINK=0` it is not made smaller first.
 """
 
 import os
@@ -9,6 +9,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 FACTOR = int(os.environ.get("KAPPA_FUZZ") or 0)
+PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 
 
 def tries(examples: int, steps: int = 50) -> settings:
@@ -20,6 +21,6 @@ def tries(examples: int, steps: int = 50) -> settings:
         database=None,
         deadline=None,
         print_blob=bool(FACTOR),
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        phases=PHASES[:-1] if os.environ.get("KAPPA_SHRINK") == "0" else PHASES,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )

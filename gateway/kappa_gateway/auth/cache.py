@@ -34,6 +34,9 @@ class Cache(Generic[V]):
             del entries[next(iter(entries))]
         entries[key] = (value, until)
 
+    def discard(self, key: bytes) -> None:
+        self._entries.pop(key, None)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -18,6 +18,7 @@ from kappa_gateway import cors
 from kappa_gateway.auth import refusals
 from kappa_gateway.auth.api_keys import ApiKeyVerifier, KeyStore
 from kappa_gateway.auth.cache import Cache
+from kappa_gateway.auth.failures import AUTH_FAILURES, DENIED, Failures
 from kappa_gateway.auth.fetch import Fetcher, HttpFetcher
 from kappa_gateway.auth.identity import Identity
 from kappa_gateway.auth.kube_verifier import KubeVerifier, Poster, Reviews
@@ -94,17 +95,19 @@ class Access:
 
 
 class Guard:
-    """What the verifiers of all functions share."""
+    """What the verifiers of all functions share. `failures` limits how many credentials may be no good."""
 
     def __init__(
         self,
         settings: AuthSettings,
+        failures: Failures,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         fetcher: Fetcher | None = None,
     ) -> None:
         self._settings, self._clock, self._wall, self._fetcher = settings, clock, wall, fetcher
+        self._failures = failures
         self._issuers: Issuers | None = None
         self._passed: Cache[tuple[Identity, int]] = Cache(settings.remembered)
         self.keys = KeyStore()
@@ -139,6 +142,7 @@ class Guard:
                 verifier = self._bind(entry.key, access)
             identity = verifier.known(request)
         except GatewayError as failure:
+            self._limit(call, failure)
             self._refused(call, access, failure)
             raise
         if identity is None:
@@ -153,17 +157,28 @@ class Guard:
         access = call.entry.access
         assert access is not None
         assert access.verifier is not None
-        seconds = min(self._settings.wait_seconds, call.deadline - self._clock())
+        begun = self._clock()
         try:
-            async with asyncio.timeout(seconds):
+            attempt = self._failures.begin(call, begun)
+        except GatewayError:
+            self._reject(call, AUTH_FAILURES)
+            raise
+        failed: bool | None = True  # also whoever leaves before the answer, or leaving would make it free
+        try:
+            async with asyncio.timeout(min(self._settings.wait_seconds, call.deadline - begun)):
                 identity = await access.verifier.verify(call.request)
+            failed = False
         except TimeoutError as error:
+            failed = None
             late = refusals.unavailable("who you are could not be checked in time")
             self._refused(call, access, late)
             raise late from error
         except GatewayError as failure:
+            failed = True if failure.code in DENIED else None
             self._refused(call, access, failure)
             raise
+        finally:
+            self._failures.end(attempt, self._clock(), failed)
         call.identity = identity
         call.extra += identity.lines
 
@@ -193,11 +208,24 @@ class Guard:
             self._issuers = Issuers(fetcher, self._clock, settings.jwks_refresh, settings.jwks_retry)
         return self._issuers
 
+    def _limit(self, call: "Call", failure: GatewayError) -> None:
+        """Raises GatewayError (429) instead of `failure` when too many credentials of this address were no good."""
+        if failure.code not in DENIED:
+            return
+        try:
+            self._failures.turned_away(call, self._clock())
+        except GatewayError as limit:
+            self._reject(call, AUTH_FAILURES)
+            raise limit from failure
+
+    def _reject(self, call: "Call", reason: str) -> None:
+        if call.state is not None:
+            call.state.counters.reject(reason)
+
     def _refused(self, call: "Call", access: Access, failure: GatewayError) -> None:
         """Counts it; where nobody can be checked, says why in the log, but not for each call."""
         assert call.entry is not None
-        if call.state is not None:
-            call.state.counters.reject(failure.code)
+        self._reject(call, failure.code)
         if failure.code != "auth_unavailable" or access.verifier is None:
             return
         now = self._clock()

@@ -63,7 +63,10 @@ class KeepPlan:
 
 
 @dataclass(slots=True)
-class _Bin:
+class Bin:
+    """Idle times of about the same length. `low`, `high`: the shortest and the longest of them, in seconds; `total`,
+    `squares`: the sums of them and of their squares. They fade, so `count` need not be whole."""
+
     count: float
     low: float
     high: float
@@ -75,7 +78,7 @@ class _Bin:
 class IdleHistogram:
     """The idle times of one function: from the end of its last invocation to the next arrival."""
 
-    bins: dict[int, _Bin] = field(default_factory=dict)
+    bins: dict[int, Bin] = field(default_factory=dict)
     count: float = 0.0
     outside: float = 0.0
     _fresh: int = 0
@@ -91,7 +94,7 @@ class IdleHistogram:
         index = max(0, math.ceil(math.log(max(seconds, SHORTEST) / SHORTEST) / _LOG))
         found = self.bins.get(index)
         if found is None:
-            self.bins[index] = _Bin(1, seconds, seconds, seconds, seconds * seconds)
+            self.bins[index] = Bin(1, seconds, seconds, seconds, seconds * seconds)
         else:
             found.count += 1
             found.low, found.high = min(found.low, seconds), max(found.high, seconds)
@@ -134,7 +137,7 @@ def _plan(histogram: IdleHistogram, policy: KeepPolicy) -> KeepPlan:
     return _prestart(rest, histogram.count, keep, reason, policy) or KeepPlan(keep, reason=reason)
 
 
-def _keep(bins: list[_Bin], count: float, policy: KeepPolicy) -> tuple[float, float]:
+def _keep(bins: list[Bin], count: float, policy: KeepPolicy) -> tuple[float, float]:
     """The time to stay for which hits * worth - idle seconds is largest, and the hits it has."""
     linger = min(policy.linger, policy.idle_seconds)
     best, best_value, best_hits = linger, -math.inf, 0.0
@@ -153,7 +156,7 @@ def _keep(bins: list[_Bin], count: float, policy: KeepPolicy) -> tuple[float, fl
     return best, best_hits
 
 
-def _prestart(rest: list[_Bin], count: float, keep: float, reason: str, policy: KeepPolicy) -> KeepPlan | None:
+def _prestart(rest: list[Bin], count: float, keep: float, reason: str, policy: KeepPolicy) -> KeepPlan | None:
     """The prewarm window over the idle times longer than `keep`, if they are predictable and it is worth it."""
     mass = sum(found.count for found in rest)
     if mass < policy.least / 2:
@@ -175,7 +178,7 @@ def _prestart(rest: list[_Bin], count: float, keep: float, reason: str, policy: 
     return KeepPlan(keep, start, until, text)
 
 
-def _percentile(bins: list[_Bin], mass: float, high: bool) -> float:
+def _percentile(bins: list[Bin], mass: float, high: bool) -> float:
     """The edge of the bin in which the `mass`-th of the idle times lies."""
     seen = 0.0
     for found in bins:

@@ -275,6 +275,8 @@ class Autoscaler:
                 self.past.learnt(key)
             target.last_activity, target.settled = now, False
         target.peak = max(target.peak, need.waiting + need.in_service)
+        if need.waiting:
+            measure.watched(now, need.waiting, need.in_service)
         inputs = Inputs(
             load=Load(
                 need.waiting,
@@ -284,6 +286,7 @@ class Autoscaler:
                 measure.trend,
                 measure.queueing,
                 measure.standing,
+                measure.ready,
             ),
             current=target.wanted,
             supply=self._supplies.of(function, target.wanted),

@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 #: How long rates, and everything else, are remembered, in seconds.
 RATE_MEMORY, MEMORY = 2.0, 60.0
 SHORTEST = 0.5
+#: How long a queue has to be watched, between two readings, until it tells a rate.
+WATCHED = 0.3
 #: A queue stands when it has not been empty for so many seconds, and for so many service times.
 STOOD, STOOD_CALLS = 1.5, 6.0
+#: One that has less than this share of what it had a reading before is falling.
+FALLING = 0.8
 MOMENT_SECONDS = 0.1
 #: Standard deviations above which a rise, or a rising line through the last readings, is no accident.
 NOISE = 3.0
@@ -42,18 +46,36 @@ class Reading:
 
 
 @dataclass(slots=True)
+class _Watch:
+    """A queue that is watched `since` then, up to `last`: how many must have `arrived`, and in how many `moments`, of
+    which the last was `moment`, when there were `counted`."""
+
+    since: float
+    last: float
+    arrived: float
+    present: int
+    in_service: int
+    moments: int
+    moment: int
+    counted: float = 0.0
+
+
+@dataclass(slots=True)
 class Measure:
     """`arrivals`: invocations a second that will go on coming; `trend`: by how much that grows each second. `service`:
     mean seconds of one invocation, 0 while none was ever seen. `queueing`: invocations waiting on average, times the
     instances that there were: it tells what waiting would be with another number of them. `standing`: how
-    many have been waiting for a while, though not always the same ones: a queue that does not fall."""
+    many have been waiting for a while, though not always the same ones: a queue that does not fall, with
+    the `ready` instances that there were."""
 
     arrivals: float = 0.0
     trend: float = 0.0
     service: float = 0.0
     queueing: float = 0.0
     standing: float = 0.0
+    ready: int = 0
     _lowest: float = 0.0
+    _queued: int = 0
     _stood: float = 0.0
     _busy: float = 0.0
     _ended: float = 0.0
@@ -61,11 +83,13 @@ class Measure:
     _independent: float = 0.0
     _present: float = 0.0
     _rates: list[tuple[float, float]] = field(default_factory=list)
+    _watch: _Watch | None = None
 
     def reading(self, new: Reading) -> None:
         """Takes the next interval over."""
         if new.seconds <= 0:
             return
+        self._watch = None
         fade = math.exp(-new.seconds / MEMORY)
         self._busy = self._busy * fade + new.busy
         self._ended = self._ended * fade + new.ended
@@ -75,9 +99,32 @@ class Measure:
         self._rate(new, fade)
         lowest = min(new.waiting / new.seconds, new.queued)
         self._stood = self._stood + new.seconds if lowest >= 0.5 else 0.0
-        self.standing = min(self._lowest, lowest) if self._stood >= max(STOOD, STOOD_CALLS * self.service) else 0.0
-        self._lowest = lowest
+        stood = self._stood >= max(STOOD, STOOD_CALLS * self.service) and new.queued > FALLING * self._queued
+        self.standing = min(self._lowest, lowest) if stood else 0.0
+        self._lowest, self._queued, self.ready = lowest, new.queued, new.ready
         self.queueing = self.queueing * fade + (1 - fade) * new.waiting / new.seconds * new.ready
+
+    def watched(self, now: float, waiting: int, in_service: int) -> None:
+        """Between two readings: so many wait and are in service now. What was there before, and must have ended since
+        then, tells how many came; a step is known long before the next reading, and a burst is still a burst."""
+        present, moment = waiting + in_service, int(now / MOMENT_SECONDS)
+        seen = self._watch
+        if seen is None:
+            self._watch = _Watch(now, now, 0.0, present, in_service, 0, moment)
+            return
+        seen.arrived += present - seen.present
+        if self.service > 0:
+            seen.arrived += seen.in_service * (now - seen.last) / self.service
+        if moment != seen.moment and seen.arrived > seen.counted + 0.9:
+            seen.moments, seen.moment, seen.counted = seen.moments + 1, moment, seen.arrived
+        seen.last, seen.present, seen.in_service = now, present, in_service
+        if (seconds := now - seen.since) >= WATCHED and seen.arrived > 0:
+            slots = seconds / MOMENT_SECONDS
+            usually = self._moments / self._independent if self._independent else 1.0
+            even = min(1.0, max(1, seen.moments) / (slots * -math.expm1(-seen.arrived / slots)), usually)
+            more = seen.arrived * even * even - self.arrivals * seconds
+            if more > NOISE * even * math.sqrt(seen.arrived * even):
+                self.arrivals += more / seconds
 
     def _rate(self, new: Reading, fade: float) -> None:
         # A reading right after another one says little about a rate.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kappa_operator.autoscaler.keepalive import IdleHistogram, _Bin
+from kappa_operator.autoscaler.keepalive import Bin, IdleHistogram
 
 Json = Any
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _row(found: Remembered) -> list[Json]:
 
 def _remembered(row: Iterable[Json]) -> Remembered:
     uid, active_at, count, outside, bins = row
-    found = {int(index): _Bin(*(float(number) for number in numbers)) for index, *numbers in bins}
+    found = {int(index): Bin(*(float(number) for number in numbers)) for index, *numbers in bins}
     return Remembered(str(uid), IdleHistogram(found, float(count), float(outside)), float(active_at))
 
 

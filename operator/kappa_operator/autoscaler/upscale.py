@@ -24,7 +24,7 @@ NEXT_READING = 1.0
 class Load:
     """What one function has to do. `waiting` and `in_service` are now; `arrivals` per second, their growth per second
     (`trend`), `service` (mean seconds of one invocation, 0 when nothing was ever measured), `queueing` and `standing`
-    come from the last readings (`measure`)."""
+    (with `standing_ready` instances) come from the last readings (`measure`)."""
 
     waiting: int
     in_service: int
@@ -33,6 +33,7 @@ class Load:
     trend: float = 0.0
     queueing: float = 0.0
     standing: float = 0.0
+    standing_ready: int = 0
 
     @property
     def seconds(self) -> float:
@@ -91,7 +92,9 @@ def _helps(load: Load, supply: Supply, concurrency: int, price: Price, others: i
     # Those that get ready together with this one take their share at once.
     waiting -= concurrency * sum(head_start <= 0 for head_start in early)
     # Callers who call again as soon as they are answered keep a queue standing, which the model would see fall.
-    standing = min(load.standing, load.waiting) - concurrency * (supply.starting + others)
+    # Not while instances come: what they change is not known yet.
+    known = not supply.starting and supply.ready <= load.standing_ready
+    standing = min(load.standing, load.waiting) - concurrency * others if known else 0.0
     if standing > 0 and min(standing, concurrency) * price.stay * price.waiting >= delay + price.stay:
         return True
     if waiting < 0.5:

@@ -17,6 +17,7 @@ class Instance:
     def __init__(self) -> None:
         self.state = RUNTIME_EMPTY
         self.info: FunctionInfo | None = None
+        self._key = b""
         self.spent = False
         self.concurrency = 0
         self.slots = self.after = 0
@@ -38,6 +39,7 @@ class Instance:
 
     def loading(self, info: FunctionInfo, concurrency: int) -> None:
         self.state, self.info, self.concurrency = RUNTIME_LOADING, info, concurrency
+        self._key = info.key.encode("utf-8", "replace")
 
     def loaded(self) -> None:
         if self.state == RUNTIME_LOADING:
@@ -51,6 +53,11 @@ class Instance:
 
     def drain(self) -> None:
         self.state = RUNTIME_DRAINING
+
+    def is_for(self, function: bytes) -> bool:
+        """Whether an invocation that names this function (`namespace/name`) may come here. One that names none may: it
+        is not a gateway's. So may all while there is no function: `admit` refuses them."""
+        return not function or self.info is None or function == self._key
 
     def admit(self) -> str:
         """Empty when an invocation may run now (it then has its slot), `wait`, or the reason to refuse it."""

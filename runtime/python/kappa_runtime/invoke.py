@@ -51,11 +51,13 @@ class Floor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The facts of one call. `arrival` and `deadline` are epoch seconds."""
+    """The facts of one call. `arrival` and `deadline` are epoch seconds. `function`: `namespace/name` that it is meant
+    for; empty when it does not say."""
 
     request_id: str
     arrival: float
     deadline: float
+    function: bytes = b""
 
 
 class Invocation(Job, Consumer):

@@ -12,7 +12,14 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
-from kappa_api.names import HEADER_DEADLINE, HEADER_REQUEST_ID, PATH_PREFIX, REFUSED_EMPTY
+from kappa_api.names import (
+    HEADER_DEADLINE,
+    HEADER_FUNCTION,
+    HEADER_REQUEST_ID,
+    PATH_PREFIX,
+    REFUSED_EMPTY,
+    REFUSED_MISDIRECTED,
+)
 from kappa_api.wire import ByteCode, LoadError, Specialize
 from kappa_runtime import platform
 from kappa_runtime.asgi import AsgiInvocation
@@ -32,6 +39,7 @@ BACKLOG = 1024
 _PLATFORM_PREFIX = PATH_PREFIX.encode()
 _REQUEST_ID = HEADER_REQUEST_ID.encode()
 _DEADLINE = HEADER_DEADLINE.encode()
+_FUNCTION = HEADER_FUNCTION.encode()
 
 
 class Server:
@@ -79,6 +87,9 @@ class Server:
             platform.begin(self, exchange)
             return
         call = self._call(exchange)
+        if not self.instance.is_for(call.function):  # first: nothing else that this function says is for this caller
+            exchange.refuse(REFUSED_MISDIRECTED)
+            return
         if self.instance.info and call.deadline <= call.arrival:
             exchange.fail(504, "deadline", "the deadline had passed before the invocation arrived")
             return
@@ -92,15 +103,17 @@ class Server:
 
     def _call(self, exchange: Exchange) -> Call:
         now = time.time()
-        request_id, deadline = "", 0.0
+        request_id, deadline, function = "", 0.0, b""
         for name, value in exchange.request.headers:
             if name == _REQUEST_ID:
                 request_id = value.decode("ascii", "replace")
             elif name == _DEADLINE and value.isdigit() and len(value) < 16:
                 deadline = int(value) / 1000
+            elif name == _FUNCTION:
+                function = value
         info = self.instance.info
         limit = now + (info.timeout_seconds if info else 0)
-        return Call(request_id or str(uuid4()), now, min(deadline, limit) if deadline else limit)
+        return Call(request_id or str(uuid4()), now, min(deadline, limit) if deadline else limit, function)
 
     def _invoke(self, exchange: Exchange, call: Call) -> None:
         function = self._function
@@ -251,7 +264,12 @@ class Server:
 
 
 class Parked(Consumer):
-    """An invocation that came while the code was being loaded. Holds what arrives until it can go on."""
+    """An invocation that came while the code was being loaded. Holds what arrives until it can go on.
+
+    Nothing has run for it yet: whoever ends the connection is taken at his word, and the code runs for nobody.
+    """
+
+    needs_client = True
 
     def __init__(self, server: Server, exchange: Exchange, call: Call) -> None:
         self._server, self._exchange, self._call = server, exchange, call
@@ -267,9 +285,11 @@ class Parked(Consumer):
 
     def complete(self) -> None:
         self._complete = True
+        self._exchange.connection.hold_reading(False)  # only who reads learns that the client has left
 
     def gone(self) -> None:
         self._timer.cancel()
+        self._body.clear()
 
     def go(self) -> None:
         """Loading has ended, one way or the other."""

@@ -108,6 +108,8 @@ class Kappa:
     def _decide(self, now: float, run: Run) -> None:
         ready = len(run.serving)
         idle = not run.in_service and not run.waiting
+        if run.waiting:
+            self.measure.watched(now, run.waiting, run.in_service)
         plan: KeepPlan | None = self.histogram.plan(self.keep) if idle else None
         inputs = Inputs(
             load=Load(
@@ -118,6 +120,7 @@ class Kappa:
                 self.measure.trend,
                 self.measure.queueing,
                 self.measure.standing,
+                self.measure.ready,
             ),
             current=self.wanted,
             supply=Supply(ready, run.starting, run.starting_seconds(), self.pool(now), self.start, self.made),

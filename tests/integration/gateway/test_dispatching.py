@@ -136,7 +136,7 @@ async def test_concurrency_is_never_exceeded_and_order_is_kept(rig: Any) -> None
     await rig.settled()
 
 
-@pytest.mark.parametrize("refusal", ["busy", "draining", "empty"])
+@pytest.mark.parametrize("refusal", ["busy", "draining", "empty", "misdirected"])
 async def test_refusals_never_reach_the_caller(rig: Any, refusal: str) -> None:
     rig.function()
 

@@ -18,6 +18,7 @@ async def test_a_call_reaches_the_instance_and_the_reply_comes_back(rig: Any) ->
     caller.send(
         "POST /fn/default/hello/a%2Fb/c?x=1&y=%20 HTTP/1.1\r\nHost: Example.org:80\r\nContent-Length: 4\r\n"
         "X-A: 1\r\nX-A: 2\r\nConnection: keep-alive, x-hop\r\nX-Hop: gone\r\nTE: trailers\r\nKappa-Request-Id: no\r\n"
+        "Kappa-Function: default/other\r\nkappa_function: default/other\r\n"
         "kappa_deadline_ms: 1\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: abc-1\r\n\r\nbody"
     )
     answer = await caller.answer()
@@ -37,6 +38,7 @@ async def test_a_call_reaches_the_instance_and_the_reply_comes_back(rig: Any) ->
         ("X-A", "2"),
         ("content-length", "4"),
         ("x-forwarded-prefix", "/fn/default/hello"),
+        ("kappa-function", "default/hello"),
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "Example.org:80"),
@@ -313,6 +315,7 @@ async def test_host_routes(rig: Any) -> None:
     (seen,) = upstream.seen
     assert seen.target == "/items/a%20b%2Fc?q=1"
     assert seen.get("kappa-route") == "/items/{id}"
+    assert seen.get("kappa-function") == "default/old"
     assert seen.get("kappa-path-parameters") == "id=a+b%2Fc"
     assert seen.get("x-forwarded-prefix") == ""
     refused = await rig.ask("POST /items/1 HTTP/1.1\r\nHost: api.example.org\r\ncontent-length: 0\r\n\r\n")

@@ -61,6 +61,7 @@ async def test_the_handshake_carries_what_it_should(rig: Any) -> None:
     assert seen["headers"]["x-forwarded-prefix"] == HELLO
     assert seen["headers"]["Origin"] == "http://o"
     assert "kappa-deadline-ms" in seen["headers"]
+    assert seen["headers"]["kappa-function"] == "default/hello"
 
 
 async def test_the_close_code_of_either_side_arrives(rig: Any) -> None:

@@ -137,6 +137,40 @@ def test_invocations_wait_while_the_code_loads(pod, gate, wait_at_gate, backgrou
         assert b'"hello"' in client.recv(1000)
 
 
+SEEN = """
+import json
+seen = []
+def handler(event, context):
+    seen.append(event["rawPath"])
+    return seen
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    seen.append(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
+"""
+
+
+@pytest.mark.parametrize(("handler", "signature"), [("main.handler", "event"), ("main.app", "asgi")])
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_a_caller_who_leaves_while_the_code_loads_is_not_served(
+    pod, gate, wait_at_gate, background, body, handler, signature
+):
+    code = wait_at_gate + "wait_at_gate()\n" + SEEN
+    loading = background(lambda: pod.specialize(code, handler, signature=signature, env=gate.env))
+    gate.arrived()
+    with pod.connect() as client:
+        client.sendall(b"POST /left HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        pod.health()
+        pod.health()  # by now the runtime has read it
+    pod.health()
+    pod.health()  # and that the connection has ended
+    gate.open()
+    assert loading.result().status == 200
+    assert pod.get("/stayed").json() == ["/stayed"]
+
+
 def test_invocations_that_waited_for_code_that_does_not_load(pod, gate, wait_at_gate, background):
     code = wait_at_gate + "wait_at_gate()\nraise ValueError('no')\n"
     loading = background(lambda: pod.specialize(code, env=gate.env))

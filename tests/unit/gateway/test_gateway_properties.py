@@ -81,7 +81,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.answer(number, what)
 
     @precondition(lambda self: self.world.look())
-    @rule(number=st.integers(0, 50), what=st.sampled_from(["busy", "draining", "empty"]))
+    @rule(number=st.integers(0, 50), what=st.sampled_from(["busy", "draining", "empty", "misdirected"]))
     def refuses(self, number: int, what: str) -> None:
         self.answer(number, what)
 
@@ -98,7 +98,7 @@ class GatewayMachine(RuleBasedStateMachine):
             host.reply(exchange, OK)
         elif what == "fails":
             host.reply(exchange, FAILED)
-        elif what in ("busy", "draining", "empty"):
+        elif what in ("busy", "draining", "empty", "misdirected"):
             host.reply(exchange, refusal(what))
         elif what == "garbage":
             self.excuse(host.function, "garbage")
@@ -143,6 +143,16 @@ class GatewayMachine(RuleBasedStateMachine):
         if self.world.loop.hosts.pop(host.address, None) is None:
             self.world.loop.hosts[host.address] = host.connect
         host.die()
+        self.world.loop.settle()
+
+    @precondition(lambda self: self.world.hosts)
+    @rule(number=st.integers(0, 50), holds=st.sampled_from(FUNCTIONS))
+    def address_is_reused(self, number: int, holds: str) -> None:
+        """Another pod has a pod's address, and holds this function; the gateway has not heard of it."""
+        host = self.pick(list(self.world.hosts.values()), number)
+        self.excuse(host.function, "lost")
+        host.die()
+        host.holds = holds
         self.world.loop.settle()
 
     @precondition(lambda self: self.world.hosts)

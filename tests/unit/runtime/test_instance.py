@@ -43,6 +43,25 @@ def test_states(steps, state, admits, may_specialize):
     assert (instance.state, instance.may_specialize(), instance.admit()) == (state, may_specialize, admits)
 
 
+@pytest.mark.parametrize(
+    ("steps", "function", "is_for"),
+    [
+        ((), b"default/hello", True),  # `admit` refuses it: empty
+        (("loading",), b"default/hello", True),
+        (("loading",), b"default/hell", False),
+        (("loading", "loaded"), b"default/hello", True),
+        (("loading", "loaded"), b"", True),  # not a gateway's
+        (("loading", "loaded"), b"default/hello2", False),
+        (("loading", "loaded"), b"other/hello", False),
+        (("loading", "loaded"), b"Default/hello", False),
+        (("loading", "loaded", "drain"), b"other/hello", False),
+        (("loading", "failed"), b"other/hello", True),
+    ],
+)
+def test_whose_invocations_may_come(steps, function, is_for):
+    assert after(*steps).is_for(function) is is_for
+
+
 def test_health_and_repr():
     instance = after("loading", "loaded", "admit")
     instance.after = 1

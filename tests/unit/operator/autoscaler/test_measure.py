@@ -85,7 +85,8 @@ def test_a_queue_that_does_not_fall_stands() -> None:
     waiting = Reading(1.0, 20, 10, 20, 2.0, waiting=4.0, in_service=2, queued=4, ready=2)
     assert after(waiting).standing == 0
     assert after(waiting, waiting).standing == 4
-    assert after(waiting, waiting, replace(waiting, queued=1)).standing == 1
+    assert after(waiting, waiting, replace(waiting, waiting=3.5)).standing == 3.5
+    assert after(waiting, waiting, replace(waiting, queued=3)).standing == 0, "it falls"
     assert after(waiting, waiting, replace(waiting, queued=0), waiting).standing == 0
 
 
@@ -94,6 +95,29 @@ def test_slow_calls_have_to_end_before_their_queue_stands() -> None:
     standing = [after(*[waiting] * n).standing for n in (2, 5, 8, 12)]
     assert standing[0] == 0 < standing[-1]
     assert standing == sorted(standing)
+
+
+def test_a_step_is_known_from_the_queue_before_the_next_reading() -> None:
+    """60 calls of 100 ms a second from nothing, and one instance: 50 more wait each second."""
+    measure = after(Reading(1.0, 1, 1, 1, 0.1))
+    for hundredth in range(35):
+        measure.watched(5 + hundredth / 100, 1 + hundredth // 2, 1)
+    assert measure.arrivals == pytest.approx(60, rel=0.15)
+
+
+def test_a_queue_that_is_there_at_once_tells_no_rate() -> None:
+    measure = after(Reading(1.0, 1, 1, 1, 0.1))
+    for hundredth in range(35):
+        measure.watched(5 + hundredth / 100, min(49, 10 * hundredth) - hundredth // 10, 1)
+    assert measure.arrivals < 20
+
+
+def test_an_even_load_is_not_told_twice() -> None:
+    measure = after(*[even(60)] * 20)
+    known = measure.arrivals
+    for hundredth in range(35):
+        measure.watched(5 + hundredth / 100, hundredth % 3, 6)
+    assert measure.arrivals == known
 
 
 def test_a_random_load_has_hardly_ever_a_trend() -> None:
