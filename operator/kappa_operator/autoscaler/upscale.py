@@ -16,8 +16,8 @@ from kappa_operator.autoscaler.need import staff
 
 #: Service time assumed for a function that has never finished an invocation, in seconds.
 UNKNOWN_SERVICE = 0.1
-#: Seconds until the next reading: how much later than one start the next decision helps.
-NEXT_READING = 1.0
+#: How much later than one start the next decision helps, in seconds: the next reading, and a half for its average.
+NEXT_READING = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ ROWS = {
     "ahead of a growing load": (
         Inputs(Load(0, 2, 20, 0.5, trend=5), 2, Supply(2), NOW),
         POLICY,
-        9,
-        "calls come faster by 5.0 a second each second: 9 will be needed",
+        10,
+        "calls come faster by 5.0 a second each second: 10 will be needed",
     ),
     "kept for the next burst": (
         Inputs(Load(0, 0, queueing=4), 9, Supply(9), NOW),

@@ -56,7 +56,7 @@ def test_the_longer_an_instance_stays_the_fewer_are_started() -> None:
 
 AHEAD_ROWS = {
     "an even rate": (Load(0, 5, 50, 0.1), SLOW, 1, 0),
-    "in two seconds there will be 70 a second": (Load(0, 5, 50, 0.1, trend=10), SLOW, 1, 11),
+    "soon there will be 75 a second": (Load(0, 5, 50, 0.1, trend=10), SLOW, 1, 12),
     "a start from the pool needs less foresight": (Load(0, 5, 50, 0.1, trend=10), Supply(0), 1, 10),
     "slots share instances": (Load(0, 5, 50, 0.1, trend=10), SLOW, 4, 3),
 }
