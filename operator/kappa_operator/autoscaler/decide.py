@@ -35,7 +35,7 @@ class Policy:
     concurrency: int
     window_seconds: float = 3.0
     headroom: float = 1.2
-    start_price: float = 4.0
+    start_price: float = 3.0
     hold_price: float = 4.0
 
 
