@@ -32,7 +32,7 @@ class KeepPolicy:
     stays at least. `lead`: seconds a start takes."""
 
     idle_seconds: float = 60.0
-    worth: float = 82.0
+    worth: float = 88.0
     least: int = 6
     most_outside: float = 0.5
     head: float = 0.05
