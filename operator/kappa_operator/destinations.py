@@ -10,13 +10,10 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from kappa_api.addresses import Address, unwrapped
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: IPv6 that only wraps an IPv4 address: what counts is the address inside (RFC 4291, RFC 6052, RFC 8215).
-_WRAPPERS = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
-#: 6to4 (RFC 3056) has it after the first two bytes.
-_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 #: Not public whatever Python's tables say: their content differs between versions. Shared and benchmark space,
 #: protocol assignments, local NAT64, Teredo, site-local, and the wire server of Azure, which has a public address.
 _NEVER = tuple(
@@ -95,7 +92,7 @@ class Destinations:
 
     def address_problem(self, host: str, address: Address) -> str:
         """What is wrong with connecting to `address` because a URL says `host`, or an empty string."""
-        inner = _unwrapped(address)
+        inner = unwrapped(address)
         if any(_within(each, self.networks) for each in (address, inner)):
             return ""
         if _within(inner, self.forbidden) or _within(address, self.forbidden):
@@ -116,17 +113,6 @@ class Destinations:
     def _named(self, host: str) -> bool:
         name = host.lower().rstrip(".")
         return any(name.endswith(each[1:]) if each.startswith("*.") else name == each for each in self.hosts)
-
-
-def _unwrapped(address: Address) -> Address:
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    packed = address.packed
-    if address in _SIX_TO_FOUR:
-        return ipaddress.IPv4Address(packed[2:6])
-    if any(address in wrapper for wrapper in _WRAPPERS) and int(address) > 1:  # :: and ::1 are no wrappers
-        return ipaddress.IPv4Address(packed[12:])
-    return address
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

@@ -17,6 +17,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from kappa_api.addresses import unwrapped
+
 Json = Any
 MAX_BYTES: Final = 256 * 1024
 SECONDS: Final = 5.0
@@ -26,8 +28,6 @@ MAX_REDIRECTS: Final = 3
 _METADATA: Final = tuple(
     map(ipaddress.ip_network, ("fd00:ec2::/32", "100.100.100.200/32", "192.0.0.0/24", "168.63.129.16/32"))
 )
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR: Final = ipaddress.IPv6Network("2002::/16")
 
 
 class FetchError(Exception):
@@ -44,14 +44,7 @@ class Fetcher(Protocol):
 
 def address_problem(text: str, *, loopback: bool) -> str:
     """What is wrong with connecting to this address, or an empty string."""
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is None and address in _SIX_TO_FOUR:
-            inner = ipaddress.IPv4Address(int(address) >> 80 & 0xFFFFFFFF)
-        address = inner or address
+    address = unwrapped(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback:
         return "" if loopback else "a loopback address"
     if address.is_link_local or any(address in network for network in _METADATA if network.version == address.version):

@@ -28,7 +28,6 @@ from kappa_operator.autoscaler.shortage import Cause, Shortages
 from kappa_operator.autoscaler.signals import Signals
 from kappa_operator.autoscaler.supply import Supplies
 from kappa_operator.autoscaler.targets import Target, Targets
-from kappa_operator.autoscaler.upscale import Load
 from kappa_operator.clock import Clock
 from kappa_operator.events import Recorder
 from kappa_operator.metrics import Metrics
@@ -278,16 +277,7 @@ class Autoscaler:
         if need.waiting:
             measure.watched(now, need.waiting, need.in_service)
         inputs = Inputs(
-            load=Load(
-                need.waiting,
-                need.in_service,
-                measure.arrivals,
-                measure.service,
-                measure.trend,
-                measure.queueing,
-                measure.standing,
-                measure.ready,
-            ),
+            load=measure.load(need.waiting, need.in_service),
             current=target.wanted,
             supply=self._supplies.of(function, target.wanted),
             last_activity=target.last_activity,

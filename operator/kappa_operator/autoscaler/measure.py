@@ -12,6 +12,8 @@ than the same number of independent calls would have filled means bursts, and th
 import math
 from dataclasses import dataclass, field
 
+from kappa_operator.autoscaler.upscale import Load
+
 #: How long rates, and everything else, are remembered, in seconds.
 RATE_MEMORY, MEMORY = 2.0, 60.0
 SHORTEST = 0.5
@@ -119,12 +121,24 @@ class Measure:
             seen.moments, seen.moment, seen.counted = seen.moments + 1, moment, seen.arrived
         seen.last, seen.present, seen.in_service = now, present, in_service
         if (seconds := now - seen.since) >= WATCHED and seen.arrived > 0:
-            slots = seconds / MOMENT_SECONDS
             usually = self._moments / self._independent if self._independent else 1.0
-            even = min(1.0, max(1, seen.moments) / (slots * -math.expm1(-seen.arrived / slots)), usually)
+            even = min(1.0, max(1, seen.moments) / _independent(seen.arrived, seconds), usually)
             more = seen.arrived * even * even - self.arrivals * seconds
             if more > NOISE * even * math.sqrt(seen.arrived * even):
                 self.arrivals += more / seconds
+
+    def load(self, waiting: int, in_service: int) -> Load:
+        """What there is to do now, with what the readings say of it."""
+        return Load(
+            waiting,
+            in_service,
+            self.arrivals,
+            self.service,
+            self.trend,
+            self.queueing,
+            self.standing,
+            self.ready,
+        )
 
     def _rate(self, new: Reading, fade: float) -> None:
         # A reading right after another one says little about a rate.
@@ -154,11 +168,16 @@ class Measure:
 
     def _even(self, new: Reading, seconds: float, fade: float) -> float:
         """1 when calls come independently of each other, less when they come together: in this reading, or usually."""
-        slots = seconds / MOMENT_SECONDS
-        independent = slots * -math.expm1(-new.arrived / slots)
+        independent = _independent(new.arrived, seconds)
         self._moments = self._moments * fade + new.moments
         self._independent = self._independent * fade + independent
         return min(1.0, new.moments / independent, self._moments / self._independent)
+
+
+def _independent(arrived: float, seconds: float) -> float:
+    """Moments that so many calls fill on average when each comes by itself."""
+    slots = seconds / MOMENT_SECONDS
+    return slots * -math.expm1(-arrived / slots)
 
 
 def _line(rates: list[tuple[float, float]]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from kappa_operator.autoscaler.decide import Decision, Inputs, Policy, decide
 from kappa_operator.autoscaler.keepalive import IdleHistogram, KeepPlan, KeepPolicy
 from kappa_operator.autoscaler.measure import Measure, Reading
 from kappa_operator.autoscaler.need import Sample
-from kappa_operator.autoscaler.upscale import Load, Supply
+from kappa_operator.autoscaler.upscale import Supply
 
 SCRAPE = 1.0
 GATHER = 0.005
@@ -112,16 +112,7 @@ class Kappa:
             self.measure.watched(now, run.waiting, run.in_service)
         plan: KeepPlan | None = self.histogram.plan(self.keep) if idle else None
         inputs = Inputs(
-            load=Load(
-                run.waiting,
-                run.in_service,
-                self.measure.arrivals,
-                self.measure.service,
-                self.measure.trend,
-                self.measure.queueing,
-                self.measure.standing,
-                self.measure.ready,
-            ),
+            load=self.measure.load(run.waiting, run.in_service),
             current=self.wanted,
             supply=Supply(ready, run.starting, run.starting_seconds(), self.pool(now), self.start, self.made),
             last_activity=self.last_activity,

@@ -11,6 +11,7 @@ from kappa_operator import states as operator
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "architecture.md"
 MACHINES = {machine.name: machine for machine in (operator.POD, operator.CLAIM, gateway.INSTANCE, gateway.INVOCATION)}
+ENDS = {gateway.GONE, gateway.OVER, operator.GONE, operator.OVER}
 
 STATES = {"shut": "nobody can go in", "open": "everybody can"}
 EVENTS = {"push": "somebody pushes", "lock": "somebody locks it"}
@@ -60,3 +61,13 @@ def test_the_page_shows_what_runs(name: str) -> None:
     found = re.search(rf"<!-- table: {name} -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
     assert found is not None, f"docs/architecture.md has no table of {name}"
     assert found[1] == MACHINES[name].markdown()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_every_state_has_an_end(name: str) -> None:
+    machine = MACHINES[name]
+    end = ENDS & machine.states.keys()
+    for state in machine.states.keys() - end:
+        assert end <= machine.reachable(state), state
+    for state in end:
+        assert machine.reachable(state) <= end, "comes back"

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 from kappa_profiles import tries
 
-from kappa_gateway import retry, states
+from kappa_gateway import retry
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.dispatch import Instance, Queue
 from kappa_gateway.retry import Outcome
@@ -239,12 +239,3 @@ class QueueMachine(RuleBasedStateMachine):
 
 QueueMachine.TestCase.settings = tries(100, steps=50)
 TestQueueAtRandom = QueueMachine.TestCase
-
-
-@pytest.mark.parametrize("machine", [states.INSTANCE, states.INVOCATION], ids=lambda machine: machine.name)
-def test_every_state_has_an_end(machine: states.Machine) -> None:
-    end = {states.GONE, states.OVER} & machine.states.keys()
-    for state in machine.states.keys() - end:
-        assert end <= machine.reachable(state), state
-    for state in end:
-        assert machine.reachable(state) <= end, "comes back"

@@ -9,13 +9,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from kappa_operator_random import API_FAULTS, NAMES, POD_FAULTS, Cluster, Replica
 from kappa_profiles import tries
-
-from kappa_operator import states
 
 
 class OperatorMachine(RuleBasedStateMachine):
@@ -210,12 +207,3 @@ class OperatorMachine(RuleBasedStateMachine):
 
 OperatorMachine.TestCase.settings = tries(20, steps=25)
 TestOperatorAtRandom = OperatorMachine.TestCase
-
-
-@pytest.mark.parametrize("machine", [states.POD, states.CLAIM], ids=lambda machine: machine.name)
-def test_every_state_has_an_end(machine: states.Machine) -> None:
-    end = {states.GONE, states.OVER} & machine.states.keys()
-    for state in machine.states.keys() - end:
-        assert end <= machine.reachable(state), state
-    for state in end:
-        assert machine.reachable(state) <= end, "comes back"
