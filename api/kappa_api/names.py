@@ -14,6 +14,8 @@ FUNCTION_KIND: Final = "Function"
 FUNCTION_PLURAL: Final = "functions"
 RUNTIME_KIND: Final = "Runtime"
 RUNTIME_PLURAL: Final = "runtimes"
+TRIGGER_KIND: Final = "Trigger"
+TRIGGER_PLURAL: Final = "triggers"
 
 # --- labels and annotations -------------------------------------------------------------------------------------------
 LABEL_RUNTIME: Final = "kappa.dev/runtime"
@@ -48,6 +50,7 @@ STATE_DRAINING: Final = "draining"
 COMPONENT_OPERATOR: Final = "operator"
 COMPONENT_GATEWAY: Final = "gateway"
 COMPONENT_INSTANCE: Final = "instance"
+COMPONENT_NATS: Final = "nats"
 MANAGER: Final = "kappa-operator"
 LEASE_NAME: Final = "kappa-operator"
 SYSTEM_NAMESPACE: Final = "kappa-system"
@@ -70,11 +73,18 @@ HEADER_IDENTITY_TYPE: Final = "kappa-identity-type"  # apiKey | jwt | kubernetes
 HEADER_IDENTITY_PRINCIPAL: Final = "kappa-identity-principal"  # the verified caller's name, percent-encoded
 HEADER_IDENTITY_DATA: Final = "kappa-identity-data"  # base64url of the JSON of requestContext.authorizer
 HEADER_PATH_PARAMETERS: Final = "kappa-path-parameters"  # application/x-www-form-urlencoded
+#: The body holds CloudEvents, and event handlers want them in this shape (one of SHAPES); absent on plain HTTP calls.
+HEADER_EVENT_SHAPE: Final = "kappa-event-shape"
+#: How often this invocation was attempted before and failed, decimal; only on asynchronous ones.
+HEADER_ATTEMPT: Final = "kappa-attempt"
 
 REFUSED_BUSY: Final = "busy"
 REFUSED_DRAINING: Final = "draining"
 REFUSED_EMPTY: Final = "empty"
 REFUSED_MISDIRECTED: Final = "misdirected"  # it holds the code of another function
+
+#: Shapes of events for handlers of the signature `event`. `cloudevent`: the event as its JSON format has it.
+SHAPES: Final = ("cloudevent", "schedule", "s3", "sqs", "dynamodb", "http")
 
 SOURCE_GATEWAY: Final = "gateway"
 SOURCE_FUNCTION: Final = "function"
@@ -91,7 +101,15 @@ PATH_STATS: Final = "/v1/stats"
 PATH_HEALTHZ: Final = "/healthz"
 PATH_READYZ: Final = "/readyz"
 PATH_METRICS: Final = "/metrics"
+PATH_TRIGGERS: Final = "/v1/triggers"
+PATH_DEAD: Final = "/v1/dead"
 FUNCTION_PATH: Final = "/fn/"
+#: `/async/<namespace>/<name>` accepts, `/async/<id>` tells.
+ASYNC_PATH: Final = "/async/"
+#: `/events/<namespace>` takes CloudEvents.
+EVENTS_PATH: Final = "/events/"
+#: `/hooks/<namespace>/<trigger>` takes what other systems post.
+HOOKS_PATH: Final = "/hooks/"
 
 # --- environment ------------------------------------------------------------------------------------------------------
 ENV_POD_NAME: Final = "POD_NAME"
@@ -106,6 +124,9 @@ ENV_BIND: Final = "KAPPA_BIND"
 ENV_DATA_PORT: Final = "KAPPA_DATA_PORT"
 ENV_ADMIN_PORT: Final = "KAPPA_ADMIN_PORT"
 ENV_GATEWAY_URL: Final = "KAPPA_GATEWAY_URL"
+#: Comma-separated; empty: no asynchronous invocations and no Triggers.
+ENV_NATS_URL: Final = "KAPPA_NATS_URL"
+ENV_NATS_TOKEN: Final = "KAPPA_NATS_TOKEN"
 
 #: Port of every instance, whatever its image: each pod has an address of its own.
 INSTANCE_PORT: Final = 8080

@@ -1,0 +1,102 @@
+"""What a source of events is, and what it is given.
+
+A source reads from some system and hands CloudEvents to its `Sink`; only when that has returned does JetStream have the
+events, and only then may the source acknowledge them to where they came from. So nothing is lost; what is repeated
+because a source died in between has the same `id` and is dropped as a duplicate. Ids must therefore be derived from the
+origin's own (a sequence number, a delivery id), never drawn at random.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kappa_api.cloudevents import CloudEvent
+from kappa_api.trigger import Trigger
+
+Json = Any
+
+
+class SourceError(Exception):
+    """The source cannot go on now; the message is for the Trigger's status and says what to do. It is run again."""
+
+
+class Place(enum.Enum):
+    """On which gateways a source of this kind runs."""
+
+    ONE = "one"  # a lease says which: what it reads can have only one reader
+    EACH = "each"  # every gateway: the other side shares out, or repetitions are dropped as duplicates
+    NONE = "none"  # nowhere: it is called over HTTP
+
+
+class Sink(Protocol):
+    """Where a source puts its events. Belongs to one Trigger."""
+
+    async def emit(self, events: Sequence[CloudEvent]) -> None:
+        """Returns when JetStream has all that pass the Trigger's filter. Raises UnavailableError: emit them again."""
+
+    def connected(self) -> None:
+        """The source reads: the status says so, and its next failure is a first one."""
+
+
+class State(Protocol):
+    """A few bytes that survive the gateway: where to go on. Kept in a JetStream bucket, per Trigger (by uid)."""
+
+    async def load(self, key: str) -> bytes | None: ...
+
+    async def save(self, key: str, value: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a source may use besides its Trigger.
+
+    `secret`: data of a Secret of type kappa.dev/source in the Trigger's namespace, decoded; None: there is none.
+    `bus`: the platform's NATS connection (`kappa_gateway.events.bus.Bus`). `kube`: the API server (`kube.Kube`).
+    `check_address(host, port)`: coroutine that resolves and raises SourceError for addresses that may not be connected
+    to. `wall`: epoch seconds.
+    """
+
+    sink: Sink
+    state: State
+    secret: Any  # Callable[[str], Mapping[str, bytes] | None]
+    bus: Any
+    kube: Any
+    check_address: Any  # Callable[[str, int], Awaitable[None]]
+    wall: Any  # Callable[[], float]
+
+
+class Source(Protocol):
+    """One Trigger's source. Modules in `sources/` offer `PLACE`, `SHAPE` (one of names.SHAPES) and
+    `make(trigger, surroundings) -> Source`; kinds with Place.NONE offer `receive` instead (see `Receiver`)."""
+
+    async def run(self) -> None:
+        """Reads until cancelled. Raises SourceError; whatever else it raises is logged as a bug and run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A request to `/hooks/<namespace>/<trigger>`. `headers`: lower-case names, repeated ones joined with commas."""
+
+    method: str
+    path: str  # what follows the Trigger's name, raw
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    now: float  # epoch seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to an Inbound. `events` are put into the stream first; when that fails the answer is 503 instead."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    events: tuple[CloudEvent, ...] = ()
+
+
+class Receiver(Protocol):
+    """`receive` of a kind called over HTTP. Pure: verifies, normalises, answers. `secret` as in Surroundings."""
+
+    def __call__(self, trigger: Trigger, inbound: Inbound, secret: Any) -> Reply: ...

@@ -1,0 +1,114 @@
+"""Work: one accepted asynchronous invocation or one event, as it stands in the work stream.
+
+The subject says whose it is: `kappa.work.async.<namespace>.<function>`, `kappa.work.trigger.<namespace>.<trigger>`,
+and for ordered Triggers one more token, the partition. Names hold no dots, so they are tokens as they are. What belongs
+to the work besides its body is in the message's headers, as ASCII.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX: Final = "kappa.work."
+ASYNC, TRIGGER = "async", "trigger"
+
+_ID, _ACCEPTED, _CALL, _OBJECT, _ORIGIN = (
+    "Kappa-Id",
+    "Kappa-Accepted-Ms",
+    "Kappa-Call",
+    "Kappa-Object",
+    "Kappa-Origin",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One queue of work. `partition` is empty but for ordered Triggers."""
+
+    kind: str  # ASYNC | TRIGGER
+    namespace: str
+    name: str
+    partition: str = ""
+
+    @property
+    def subject(self) -> str:
+        tail = f".{self.partition}" if self.partition else ""
+        return f"{PREFIX}{self.kind}.{self.namespace}.{self.name}{tail}"
+
+    @property
+    def key(self) -> str:
+        """`namespace/name` of the Function or of the Trigger."""
+        return f"{self.namespace}/{self.name}"
+
+    @classmethod
+    def of(cls, subject: str) -> "Lane":
+        """Raises ValueError for a subject that is no lane's."""
+        pieces = subject.removeprefix(PREFIX).split(".")
+        if not subject.startswith(PREFIX) or not 3 <= len(pieces) <= 4 or pieces[0] not in (ASYNC, TRIGGER):
+            raise ValueError(f"{subject!r} is not a lane's subject")
+        return cls(*pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """What the caller asked for. `path`: what the instance is to see; `lines`: header lines for it, in wire form
+    (latin-1), each with its CRLF, the platform's own (route, identity) included."""
+
+    method: str
+    path: str
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`call` is None for an event: then `body` is its CloudEvent in the JSON format.
+
+    `accepted_ms`: epoch milliseconds. `stored`: name in the object store of a body too large for a message; `body` is
+    then empty. `origin`: id of the dead letter that this is a replay of, or empty.
+    """
+
+    id: str
+    accepted_ms: int
+    body: bytes
+    call: HttpCall | None = None
+    stored: str = ""
+    origin: str = ""
+
+    def headers(self) -> dict[str, str]:
+        found = {_ID: self.id, _ACCEPTED: str(self.accepted_ms)}
+        if self.call is not None:
+            found[_CALL] = json.dumps([self.call.method, self.call.path, self.call.lines.decode("latin-1")])
+        if self.stored:
+            found[_OBJECT] = self.stored
+        if self.origin:
+            found[_ORIGIN] = self.origin
+        return found
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str] | None, body: bytes) -> "Work":
+        """Raises ValueError for a message that Kappa did not write."""
+        headers = headers or {}
+        try:
+            call = HttpCall(*_call(headers[_CALL])) if _CALL in headers else None
+            return cls(
+                headers[_ID],
+                int(headers[_ACCEPTED]),
+                body,
+                call,
+                headers.get(_OBJECT, ""),
+                headers.get(_ORIGIN, ""),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"a message in the work stream that is not Kappa's: {error!r}") from error
+
+
+def _call(text: str) -> tuple[str, str, bytes]:
+    method, path, lines = json.loads(text)
+    return method, path, lines.encode("latin-1")
+
+
+def new_id() -> str:
+    """128 random bits: who has the id may fetch the result."""
+    return os.urandom(16).hex()
