@@ -195,9 +195,11 @@ class Gateway:
     def _dispatch(self, call: Call) -> None:
         """Takes an instance, or a place in the queue. Raises GatewayError when the queue is full."""
         assert call.state is not None
-        if call.state.entry is None:  # it was deleted while the body came; it may be there again, with another queue
+        if call.state.entry is not call.entry:  # it changed while the body came, or another one has its name
+            before = call.entry.version[0] if call.entry is not None else ""
             call.state, call.entry = self._known(call.state.queue.key)
-            if call.entry.access is not None:  # its callers were never checked by these rules
+            if call.entry.access is not None and call.entry.version[0] != before:
+                # its callers were never checked by these rules
                 raise GatewayError("not_ready", "the function was replaced while the body came")
         queue, now = call.state.queue, self.clock()
         if queue.enter(call, now) is None:

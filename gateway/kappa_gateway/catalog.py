@@ -90,6 +90,10 @@ class Catalog:
             elif known is not None and known.entry is not None:  # its rules for callers hold without the rest of it
                 known.entry = replace(known.entry, access=Access.salvaged(resource, known.entry.access))
             return
+        if known is not None and known.entry is not None and known.entry.version[0] != version[0]:
+            # The deletion in between was not seen. Whoever waits was let in by another Function's rules.
+            self._end_function(key)
+            self._put_fault(key, fault_of(resource))
         state = self.functions.get(entry.key)
         if state is None:
             state = self.functions[entry.key] = State(entry.key)

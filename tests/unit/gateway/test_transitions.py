@@ -58,6 +58,28 @@ def test_one_that_is_there_again_when_the_body_has_come_serves_it(world: Gateway
     assert request.status == 200
 
 
+KEYS = {"type": "apiKey", "apiKey": {"secrets": [{"name": "keys"}]}}
+
+
+def test_whoever_waits_for_a_function_that_was_replaced_unseen_is_not_passed_to_the_new_one(
+    world: GatewayWorld,
+) -> None:
+    waiting = world.send("hello")
+    world.function("hello", uid="another", auth=KEYS)
+    assert (waiting.status, waiting.code) == (404, "not_found")
+
+
+def test_a_body_that_came_while_a_function_was_replaced_unseen_does_not_pass_the_new_ones_auth(
+    world: GatewayWorld,
+) -> None:
+    world.pod("hello", 1)
+    request = world.send("hello", "POST", 10, first=5)
+    world.function("hello", uid="another", auth=KEYS)
+    world.finish(request)
+    assert (request.status, request.code) == (503, "not_ready")
+    assert world.calls() == []
+
+
 def test_whoever_waits_learns_that_the_last_instance_of_a_function_that_cannot_run_is_gone(world: GatewayWorld) -> None:
     host = world.pod("hello", 1)
     first, second = world.send("hello"), world.send("hello")
