@@ -28,7 +28,7 @@ from chaos_functions import FUNCTIONS, LEAKS
 from chaos_kinds import KINDS
 from chaos_load import MOST_LATE, Load
 from chaos_pods import function_path
-from soak_samples import Sampler, Series
+from soak_samples import Sample, Sampler, Series
 
 from kappa_api import names
 
@@ -40,6 +40,8 @@ CHURN_SECONDS = 20.0
 #: Of a runtime, besides those that run sync handlers.
 OWN_THREADS = 6
 MEASURES = ("rss", "fds", "threads", "tasks")
+#: What moves between gateways with their callers' connections.
+SHARED = {"fds", "tasks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,12 @@ def workers(kind: str) -> float:
 def judge(all_series: list[Series], since: float) -> list[Verdict]:
     """Of the processes that were there from `since` to the end."""
     last = max((series.samples[-1].at for series in all_series if series.samples), default=0.0)
+    whole = [s for s in all_series if s.samples and s.samples[0].at <= since and last - s.samples[-1].at < 15]
+    gateways = [series for series in whole if series.kind == names.COMPONENT_GATEWAY]
     found = []
-    for series in all_series:
+    for series in [*whole, *together(gateways)]:
         samples = [sample for sample in series.samples if sample.at >= since]
-        whole = bool(samples) and series.samples[0].at <= since and last - samples[-1].at < 15
-        if not whole:
-            continue
-        for measure in MEASURES:
+        for measure in judged(series, whole):
             points = [(s.at, float(getattr(s, measure))) for s in samples if getattr(s, measure) >= 0]
             times, values = [at for at, _ in points], [value for _, value in points]
             if measure == "rss":
@@ -112,6 +113,24 @@ def judge(all_series: list[Series], since: float) -> list[Verdict]:
                 trend = soak_trend.count(times, values, workers(series.kind) if measure == "threads" else 0.0)
             found.append(Verdict(series, measure, trend))
     return found
+
+
+def judged(series: Series, whole: list[Series]) -> list[str]:
+    """The measures of a process by itself, or of the gateways together, that tell of a leak."""
+    if series.kind != names.COMPONENT_GATEWAY:
+        return list(MEASURES)
+    return [measure for measure in MEASURES if (measure in SHARED) is (series not in whole)]
+
+
+def together(gateways: list[Series]) -> list[Series]:
+    """All gateways as one: callers' connections, with their descriptors and tasks, move from one to another."""
+    if not gateways:
+        return []
+    sums = [
+        Sample(parts[0].at, *(sum(getattr(part, name) for part in parts) for name in ("rss", "uss", *MEASURES[1:])))
+        for parts in zip(*(series.samples[::-1] for series in gateways), strict=False)
+    ]
+    return [Series("together", names.COMPONENT_GATEWAY, 0, sums[::-1])]
 
 
 def rows(verdicts: list[Verdict], load: Load) -> list[Row]:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from soak_samples import look, tasks_in
+from soak import judge
+from soak_samples import Sample, Series, look, tasks_in
 from soak_trend import count, memory, slope
 
 TIMES = [float(number * 3) for number in range(200)]  # ten minutes
@@ -88,3 +89,22 @@ def test_a_real_process_that_leaks_is_seen() -> None:
     assert memory(times, own).why
     assert count(times, fds).why
     assert count(times, threads).why
+
+
+def gateways(first: list[float], second: list[float]) -> list[Series]:
+    return [
+        Series(
+            name,
+            "gateway",
+            pid,
+            [Sample(at, 60_000_000, 1, int(n), 9, int(n)) for at, n in zip(TIMES, counts, strict=True)],
+        )
+        for name, pid, counts in (("gateway-1", 1, first), ("gateway-2", 2, second))
+    ]
+
+
+def test_connections_that_move_from_gateway_to_gateway_are_no_leak_and_a_leak_of_one_gateway_is() -> None:
+    falling, rising, level = noisy(50, -8, 0), noisy(50, 8, 0), noisy(50, 0, 0)
+    assert not [v for v in judge(gateways(falling, rising), TIMES[0]) if v.trend.why]
+    leaking = [(v.series.name, v.measure) for v in judge(gateways(level, rising), TIMES[0]) if v.trend.why]
+    assert leaking == [("together", "fds"), ("together", "tasks")]
