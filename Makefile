@@ -64,11 +64,17 @@ bench-control: venv ## What 10,000 Functions and 2,000 instances cost operator a
 bench-fairness: venv ## Whether one function's overload at the gateway touches another's latency
 	@$(PY) tests/bench/fairness.py $(ARGS)
 
+bench-events: venv ## Asynchronous invocations against a bare JetStream loop, schedules against the clock, memory of a backlog
+	@$(PY) tests/bench/events.py $(ARGS)
+
 bench-scaling: venv ## The autoscaler's decisions on traces, against Knative's, a fixed keep-alive and an oracle
 	@$(PY) tests/bench/scaling/run.py
 
 chaos: venv ## Break and change everything under load, and account for every call (ARGS="--quick", ARGS=--real)
 	@$(PY) tests/chaos/run.py $(ARGS)
+
+chaos-events: venv ## Kill gateways, functions and NATS while events of every source flow, and account for each (ARGS="--quick")
+	@$(PY) tests/chaos/events/run.py $(ARGS)
 
 MINUTES ?= 10
 soak: venv ## Half that load for MINUTES: memory, descriptors and tasks of every process must stay flat
@@ -99,7 +105,7 @@ $(VENV)/.ready: requirements/dev.txt $(addsuffix /pyproject.toml,$(COMPONENTS))
 	@touch $@
 
 requirements: ## Pin the newest versions of all packages, with hashes and without addresses
-	@for name in dev operator gateway runtime; do \
+	@for name in dev operator gateway runtime nats; do \
 	  constraint=$$([ $$name = dev ] || echo "-c dev.txt"); \
 	  (cd requirements && pip-compile --upgrade --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host --allow-unsafe --strip-extras $$constraint $$name.in -o $$name.txt); done
@@ -108,4 +114,4 @@ clean: down ## Remove everything that was built here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .kappa
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo up down test unit integration fuzz lint type format bench bench-cold bench-control bench-fairness chaos soak bench-scaling cluster cluster-down e2e venv requirements clean
+.PHONY: help demo up down test unit integration fuzz lint type format bench bench-cold bench-control bench-fairness bench-events chaos chaos-events soak bench-scaling cluster cluster-down e2e venv requirements clean

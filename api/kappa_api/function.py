@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kappa_api.callers import OPEN, Auth, Cors, read_auth, read_cors
+from kappa_api.delivery import DEFAULT_DELIVERY, Delivery, read_delivery
 from kappa_api.errors import Problem, SpecError
 from kappa_api.fields import Reader
 from kappa_api.limits import NO_LIMITS, RequestLimits, read_limits
@@ -111,7 +112,7 @@ class PodNeeds:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """`spec` of a Function. `runtime` is empty exactly when the code is an image."""
+    """`spec` of a Function. `runtime` is empty exactly when the code is an image. `delivery`: the field `async`."""
 
     code: Code
     runtime: str = ""
@@ -122,6 +123,7 @@ class FunctionSpec:
     concurrency: int = 1
     scaling: Scaling = Scaling()
     http: Http = Http()
+    delivery: Delivery = DEFAULT_DELIVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ def _spec(reader: Reader) -> FunctionSpec:
         concurrency=reader.integer("concurrency", 1, 1, MAX_CONCURRENCY),
         scaling=_scaling(reader.child("scaling")),
         http=_http(reader.child("http")),
+        delivery=_delivery(reader.child("async")),
     )
     reader.unknown()
     return spec
@@ -321,6 +324,12 @@ def _scaling(reader: Reader) -> Scaling:
         reader.fault("minReplicas", f"{scaling.min_replicas} is more than maxReplicas {scaling.max_replicas}")
     reader.unknown()
     return scaling
+
+
+def _delivery(reader: Reader) -> Delivery:
+    found = read_delivery(reader, results=True)
+    reader.unknown()
+    return found
 
 
 def _http(reader: Reader) -> Http:

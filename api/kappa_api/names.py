@@ -77,6 +77,8 @@ HEADER_PATH_PARAMETERS: Final = "kappa-path-parameters"  # application/x-www-for
 HEADER_EVENT_SHAPE: Final = "kappa-event-shape"
 #: How often this invocation was attempted before and failed, decimal; only on asynchronous ones.
 HEADER_ATTEMPT: Final = "kappa-attempt"
+#: Which pod emits an event, `namespace/name`: on `/events/<namespace>`, beside the pod's token as a bearer token.
+HEADER_POD: Final = "kappa-pod"
 
 REFUSED_BUSY: Final = "busy"
 REFUSED_DRAINING: Final = "draining"
@@ -101,7 +103,7 @@ PATH_STATS: Final = "/v1/stats"
 PATH_HEALTHZ: Final = "/healthz"
 PATH_READYZ: Final = "/readyz"
 PATH_METRICS: Final = "/metrics"
-PATH_TRIGGERS: Final = "/v1/triggers"
+PATH_TRIGGERS: Final = "/v1/triggers"  # answers `kappa_api.trigger_report.GatewayReport`
 PATH_DEAD: Final = "/v1/dead"
 FUNCTION_PATH: Final = "/fn/"
 #: `/async/<namespace>/<name>` accepts, `/async/<id>` tells.
@@ -127,6 +129,10 @@ ENV_GATEWAY_URL: Final = "KAPPA_GATEWAY_URL"
 #: Comma-separated; empty: no asynchronous invocations and no Triggers.
 ENV_NATS_URL: Final = "KAPPA_NATS_URL"
 ENV_NATS_TOKEN: Final = "KAPPA_NATS_TOKEN"
+#: With it, the token is this user's password: servers that also let devices in know users, and no bare tokens.
+ENV_NATS_USER: Final = "KAPPA_NATS_USER"
+#: `true`: sources and destinations may be on this machine (embedded platform, tests).
+ENV_ALLOW_LOOPBACK: Final = "KAPPA_ALLOW_LOOPBACK"
 
 #: Port of every instance, whatever its image: each pod has an address of its own.
 INSTANCE_PORT: Final = 8080

@@ -14,6 +14,7 @@ from kappa_api.delivery import DEFAULT_DELIVERY, FUNCTION_NAME, Delivery, read_d
 from kappa_api.errors import Problem, SpecError
 from kappa_api.fields import Reader
 from kappa_api.names import TRIGGER_KIND
+from kappa_api.patterns import PatternError, compile_pattern
 from kappa_api.sources import READERS
 
 Json = Any
@@ -87,7 +88,7 @@ def parse_trigger(resource: Mapping[str, Json]) -> Trigger:
         function=function,
         kind=kind,
         source=source,
-        filter=reader.mapping("filter") if "filter" in reader else None,
+        filter=_filter(reader),
         batch=batch,
         ordered=ordered,
         delivery=delivery,
@@ -111,6 +112,18 @@ def _source(parent: Reader) -> tuple[str, Any]:
             source = READERS[kind](below)
     reader.unknown()
     return (chosen[0] if chosen else ""), source
+
+
+def _filter(reader: Reader) -> Mapping[str, Json] | None:
+    if "filter" not in reader:
+        reader.mapping("filter")
+        return None
+    found = reader.mapping("filter")
+    try:
+        compile_pattern(found)
+    except PatternError as error:
+        reader.fault(f"filter.{error.path}" if error.path else "filter", error.message)
+    return found
 
 
 def _batch(reader: Reader) -> Batch:

@@ -14,6 +14,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from kappa_api import names
 from kappa_gateway.app import Gateway
+from kappa_gateway.events.front.admin import add_routes
+from kappa_gateway.events.metrics import EventsCollector
 from kappa_gateway.metrics import GatewayCollector
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -27,6 +29,8 @@ def make_admin(gateway: Gateway) -> web.Application:
     """The application of the admin port."""
     registry = CollectorRegistry()
     registry.register(GatewayCollector(gateway))
+    if gateway.events is not None:
+        registry.register(EventsCollector(gateway.events))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     keys = gateway.settings.keys
@@ -64,4 +68,5 @@ def make_admin(gateway: Gateway) -> web.Application:
     app.router.add_get(names.PATH_READYZ, readyz)
     app.router.add_get(names.PATH_METRICS, metrics)
     app.router.add_get(names.PATH_STATS, stats)
+    add_routes(app, gateway)
     return app

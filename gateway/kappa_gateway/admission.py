@@ -56,7 +56,8 @@ class Admission:
         state = call.state
         assert state is not None
         queue = state.queue
-        if queue.waiting >= state.max_waiting:
+        most = state.max_waiting
+        if queue.waiting >= most and queue.callers_waiting >= most and not call.request.later:
             queue.arrivals += 1  # more instances would have helped: the autoscaler is to know
             state.counters.reject(QUEUE_FULL)
             raise GatewayError("queue_full", f"{queue.waiting} invocations already wait for {queue.key}")

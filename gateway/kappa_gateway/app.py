@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
@@ -27,6 +27,7 @@ from kappa_gateway.catalog import Catalog, State
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.demand import DemandReporter, FindOperator
 from kappa_gateway.errors import GatewayError, render
+from kappa_gateway.events.front.front import PATHS, Front
 from kappa_gateway.peers import Peers
 from kappa_gateway.pool import Pools
 from kappa_gateway.proxy import Proxy
@@ -38,6 +39,9 @@ from kappa_gateway.settings import Settings
 from kappa_gateway.states import OVER
 from kappa_gateway.stats import Readings
 from kappa_gateway.websocket import Relay
+
+if TYPE_CHECKING:
+    from kappa_gateway.events.engine import Events
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +94,8 @@ class Gateway:
         self.deadlines = Deadlines()
         self.demand = DemandReporter(settings.name, settings.keys, find_operator, self._demand_of)
         self.proxy = Proxy(self)
+        self.front = Front(self)
+        self.events: Events | None = None  # none without NATS
         self.server = DataServer(
             self.handle,
             settings.limits,
@@ -107,14 +113,17 @@ class Gateway:
             if request.request_id:
                 call.request_id = request.request_id
             self._route(call)
-            assert call.entry is not None
+            if call.entry is None:
+                return await self.front.serve(call, payload)
             if call.entry.access is not None:
                 preflight = self.guard.admit(call)
                 if preflight is None:
                     await self.guard.ask(call)
                 elif preflight:
-                    return self._answer_preflight(call, preflight, payload)
+                    return self.answer_preflight(call, preflight, payload)
             self.admission.check(call)
+            if request.later:
+                return await self.front.accept(call, payload)
             self.deadlines.add(call)
             if payload is not EMPTY_PAYLOAD:
                 await self._read_body(call, payload)
@@ -137,18 +146,22 @@ class Gateway:
             self._account(call)
 
     def _route(self, call: Call) -> None:
-        """Finds the function and what the instance is to see of the path. Raises GatewayError."""
+        """Finds the function and what the instance is to see of the path; no entry for a path of the platform's own.
+        Raises GatewayError."""
         request = call.request
         target = request.target
         if target.startswith(names.FUNCTION_PATH):
             key, call.path = split_function_path(target)
             check_path(call.path)
-            state, entry = self._known(key)
+            state, entry = self.known(key)
             call.extra = entry.prefix_line
         else:
             check_path(target)
-            match = self._match(request, target.partition("?")[0])
-            state, entry = self._known(match.key)
+            path = target.partition("?")[0]
+            if path.startswith(PATHS) and self.front.route(call, path):
+                return
+            match = self._match(request, path)
+            state, entry = self.known(match.key)
             call.path, call.extra = target, match.lines()
         call.state, call.entry = state, entry
         call.deadline = call.arrived + entry.timeout
@@ -159,19 +172,19 @@ class Gateway:
         if request.preflight:
             with suppress(GatewayError):
                 match = find(host, request.preflight, path)
-                access = self._known(match.key)[1].access
+                access = self.known(match.key)[1].access
                 if access is not None and access.cors is not None:
                     return match
         return find(host, request.method, path)
 
-    def _answer_preflight(self, call: Call, lines: bytes, payload: StreamReader) -> bool:
+    def answer_preflight(self, call: Call, lines: bytes, payload: StreamReader) -> bool:
         keep = call.request.keep and not self.closing and payload.is_eof()
         head = b"HTTP/1.1 204 No Content\r\n%b%b: %b\r\n%b\r\n"
         close = b"" if keep else b"connection: close\r\n"
         call.client.send(head % (lines, names.HEADER_REQUEST_ID.encode(), call.request_id, close))
         return keep
 
-    def _known(self, key: str) -> tuple[State, Entry]:
+    def known(self, key: str) -> tuple[State, Entry]:
         """The function, if there is one that may answer. Raises GatewayError."""
         state = self.catalog.functions.get(key)
         if state is not None and state.fault and not state.queue.instances:
@@ -197,7 +210,7 @@ class Gateway:
         assert call.state is not None
         if call.state.entry is not call.entry:  # it changed while the body came, or another one has its name
             before = call.entry.version[0] if call.entry is not None else ""
-            call.state, call.entry = self._known(call.state.queue.key)
+            call.state, call.entry = self.known(call.state.queue.key)
             if call.entry.access is not None and call.entry.version[0] != before:
                 # its callers were never checked by these rules
                 raise GatewayError("not_ready", "the function was replaced while the body came")
@@ -206,7 +219,7 @@ class Gateway:
             call.cold = not queue.instances
             if call.cold and call.state.fault:
                 raise GatewayError("not_ready", call.state.fault)
-            if queue.waiting > call.state.max_waiting:  # it filled up while the body came
+            if queue.callers_waiting > call.state.max_waiting:  # it filled up while the body came
                 queue.leave(call, now)
                 call.state.counters.reject(QUEUE_FULL)
                 raise GatewayError("queue_full", f"{queue.waiting} invocations already wait for {queue.key}")

@@ -114,14 +114,15 @@ class Bodies:
             raise too_large(limit)
         return Body(payload, limit, self._limits.body_idle_seconds, Purse(self.budget, holder))
 
-    async def hold(self, body: Body, client: Client, request: Request) -> None:
-        """Reads the body as far as it is to be held. Raises GatewayError."""
+    async def hold(self, body: Body, client: Client, request: Request, most: int = 0) -> None:
+        """Reads the body as far as it is to be held: `most` bytes, 0 for the usual. Raises GatewayError."""
         limits, payload = self._limits, body.source
+        most = most or limits.held_bytes
         if request.continues and not payload.is_eof() and not payload.total_bytes:
             client.send(_CONTINUE)
         begun = asyncio.get_running_loop().time()
         pieces: list[bytes] = []
-        while body.size <= limits.held_bytes:
+        while body.size <= most:
             piece = await body.read(begun + limits.body_idle_seconds + body.size / limits.body_rate)
             if not piece:
                 body.whole = True

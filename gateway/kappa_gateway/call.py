@@ -70,6 +70,9 @@ class Call:
         if self.grant is not None and not self.grant.done():
             self.grant.set_exception(error)
 
+    def again(self) -> None:
+        """An instance would not have it: it is about to go back to its place in the queue."""
+
     def expire(self) -> None:
         self.expired = True
         task = self.client.task

@@ -7,6 +7,7 @@ One `Queue` per function holds its instances and its waiting invocations. The ru
   warm, and the others can be drained);
 * whoever arrived first is served first. An invocation that an instance refused goes back to its place: before everybody
   who never had an instance;
+* asynchronous work is patient: it lets every caller pass, and keeps this order among itself;
 * a slot that becomes free goes to a waiting invocation in the same call, so nobody waits beside a free slot; nobody
   gets one after his deadline.
 
@@ -40,6 +41,9 @@ _GRANTED: Final = states.INVOCATION.on(states.GRANTED)
 _AGAIN: Final = states.INVOCATION.on(states.AGAIN)
 _RELEASED: Final = states.INVOCATION.on(states.RELEASED)
 _LEFT: Final = states.INVOCATION.on(states.LEFT)
+
+#: Places of patient invocations begin here: behind those of all others, whenever these come.
+PATIENT: Final = 1 << 60
 
 
 class Waiter(Protocol):
@@ -115,6 +119,7 @@ class Queue:
         "_buckets",
         "_lowest",
         "_order",
+        "_patient",
         "_service_sum",
         "_tenth",
         "_waiting",
@@ -135,6 +140,7 @@ class Queue:
         self._tenth = -1
         self._order = 0
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
+        self._patient: OrderedDict[int, Waiter] = OrderedDict()
         self._again: list[tuple[int, Waiter]] = []
         self._buckets: list[dict[Instance, None]] = [{}]
         self._lowest = 0
@@ -142,19 +148,21 @@ class Queue:
         self._waiting_sum = 0.0
 
     # --- what invocations do ------------------------------------------------------------------------------------------
-    def enter(self, waiter: Waiter, now: float) -> Instance | None:
+    def enter(self, waiter: Waiter, now: float, *, patient: bool = False) -> Instance | None:
         """A new invocation. Returns its instance; None means that it waits and `granted` will be called, or that its
-        deadline has passed already."""
+        deadline has passed already. `patient`: it lets those pass that are not."""
         place = _QUEUED[waiter.place]
         self.arrivals += 1
         if (tenth := int(now * 10)) != self._tenth:
             self._tenth = tenth
             self.moments += 1
         waiter.order = self._order = self._order + 1
+        if patient:
+            waiter.order += PATIENT
         if waiter.deadline <= now:
             waiter.place = _LEFT[place]
             return None
-        if not self._waiting and not self._again:
+        if not self._waiting and not self._again and not (patient and self._patient):
             instance = self._take(now)
             if instance is not None:
                 waiter.place = _GRANTED[place]
@@ -162,7 +170,7 @@ class Queue:
                 return instance
         waiter.place = place
         waiter.since = now
-        self._waiting[waiter.order] = waiter
+        (self._patient if patient else self._waiting)[waiter.order] = waiter
         self._waiting_sum -= now
         return None
 
@@ -175,7 +183,8 @@ class Queue:
             return
         waiter.place = _LEFT[place]
         if place is WAITING:
-            if self._waiting.pop(waiter.order, None) is None:
+            line = self._patient if waiter.order > PATIENT else self._waiting
+            if line.pop(waiter.order, None) is None:
                 self._again.remove((waiter.order, waiter))
             self._waiting_sum += now
 
@@ -186,7 +195,7 @@ class Queue:
         """
         waiter.place = _RELEASED[waiter.place]
         self._give_back(waiter, now, told)
-        if self._again or self._waiting:
+        if self._again or self._waiting or self._patient:
             self._settle(now)
 
     def again(self, waiter: Waiter, now: float, told: str) -> None:
@@ -235,7 +244,12 @@ class Queue:
     # --- what observers ask -------------------------------------------------------------------------------------------
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + len(self._again)
+        return len(self._waiting) + len(self._again) + len(self._patient)
+
+    @property
+    def callers_waiting(self) -> int:
+        """Those of them that are not patient."""
+        return self.waiting - len(self._patient) - sum(1 for order, _ in self._again if order > PATIENT)
 
     @property
     def free(self) -> int:
@@ -243,7 +257,10 @@ class Queue:
 
     def waiters(self) -> list[Waiter]:
         """Everybody who waits, in the order they will be served."""
-        return [waiter for _, waiter in self._again] + list(self._waiting.values())
+        again = [waiter for _, waiter in self._again]
+        patient = [waiter for waiter in again if waiter.order > PATIENT]
+        first = again[: len(again) - len(patient)] + list(self._waiting.values())
+        return first + patient + list(self._patient.values())
 
     def service_seconds(self, now: float) -> float:
         """Integral over time of `in_service` up to now."""
@@ -289,22 +306,31 @@ class Queue:
 
     def _settle(self, now: float) -> None:
         """Gives free slots to those who wait."""
-        while self._again or self._waiting:
-            waiter = self._again[0][1] if self._again else next(iter(self._waiting.values()))
+        while (waiter := self._first()) is not None:
             if waiter.deadline <= now:
                 self.leave(waiter, now)
                 continue
             instance = self._take(now)
             if instance is None:
                 return
-            if self._again:
+            if self._again and self._again[0][1] is waiter:
                 self._again.pop(0)
             else:
-                self._waiting.popitem(last=False)
+                (self._patient if waiter.order > PATIENT else self._waiting).popitem(last=False)
             self._waiting_sum += now
             waiter.place = _GRANTED[waiter.place]
             waiter.instance = instance
             waiter.granted(now)
+
+    def _first(self) -> Waiter | None:
+        """Whose turn it is."""
+        again = self._again
+        if again and (again[0][0] < PATIENT or not self._waiting):
+            return again[0][1]
+        for line in (self._waiting, self._patient):
+            if line:
+                return next(iter(line.values()))
+        return None
 
     def _tell(self, instance: Instance, event: str) -> None:
         """Something has happened to the instance: its next state, and its place in the buckets."""

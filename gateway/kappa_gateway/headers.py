@@ -32,6 +32,8 @@ class Field(IntEnum):
     ORIGIN = 15
     WANTED_METHOD = 16
     WANTED_HEADERS = 17
+    PREFER = 18
+    POD = 19
 
 
 _HOP_BY_HOP: Final = frozenset(
@@ -54,6 +56,8 @@ _REQUEST: Final = {
     "origin": Field.ORIGIN,
     "access-control-request-method": Field.WANTED_METHOD,
     "access-control-request-headers": Field.WANTED_HEADERS,
+    "prefer": Field.PREFER,
+    names.HEADER_POD: Field.POD,
 }
 _RESPONSE: Final = {
     "connection": Field.CONNECTION,

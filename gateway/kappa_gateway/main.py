@@ -18,6 +18,7 @@ from kappa_api import names
 from kappa_gateway import descriptors, logs, settings, shutdown
 from kappa_gateway.admin import make_admin
 from kappa_gateway.app import Gateway
+from kappa_gateway.events.engine import Events
 from kappa_gateway.kube import ApiError, Kube
 from kappa_gateway.settings import Settings, SettingsError
 from kappa_gateway.watch import Watcher, api_keys, gateways
@@ -53,11 +54,15 @@ async def run(chosen: Settings) -> None:
     kube = await Kube.connect()
     gateway = Gateway(chosen, operator_finder(kube, chosen.system_namespace))
     gateway.guard.use(kube)
+    events = gateway.events = Events(chosen.events, gateway) if chosen.events.urls else None
+    if events is not None:
+        events.host.kube = kube
     watcher = Watcher(
         kube,
         gateway.catalog,
         gateways(chosen.system_namespace, gateway.admission.peers),
         *api_keys(chosen.auth.key_namespaces, gateway.guard.keys),
+        *(events.host.collections() if events is not None else ()),
     )
     tasks = [
         spawn(watcher.run()),
@@ -67,16 +72,24 @@ async def run(chosen: Settings) -> None:
         spawn(gateway.demand.run()),
         spawn(announce(gateway, watcher)),
     ]
+    if events is not None:
+        tasks.append(spawn(events.run()))
     admin = web.AppRunner(make_admin(gateway), access_log=None)
     await admin.setup()
     await web.TCPSite(admin, chosen.bind, chosen.admin_port).start()
     listener = await loop.create_server(gateway.server, chosen.bind, chosen.data_port, backlog=1024)
     log.info("serving on %s:%s, admin on %s", chosen.bind, chosen.data_port, chosen.admin_port)
     await stop.wait()
-    await shutdown.drain(gateway, listener)
+    if events is not None:
+        grace = chosen.shutdown_delay + chosen.shutdown_grace
+        await asyncio.gather(shutdown.drain(gateway, listener), events.drain(grace))
+    else:
+        await shutdown.drain(gateway, listener)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if events is not None:
+        await events.close()
     gateway.pools.close()
     await admin.cleanup()
     await gateway.guard.close()

@@ -47,10 +47,10 @@ class Proxy:
 
     async def serve(self, call: Call) -> bool:
         """The whole exchange; `Gateway.handle` catches what it raises. Returns whether the connection may be kept."""
-        head = self._head(call)
         lost = 0
         while True:
             instance = call.instance or await self._wait(call)
+            head = self._head(call)
             pool = self._gateway.pools.of(instance.key, instance.address)
             connection: Connection | None = None
             pump: asyncio.Task[None] | None = None
@@ -101,16 +101,17 @@ class Proxy:
             framing,
             call.extra,
             entry.function_line,
-            self._forwarded(call),
+            self.forwarded(call),
             _REQUEST_ID,
             call.request_id,
             _DEADLINE,
             int((time.time() + left) * 1000),
         )
 
-    def _forwarded(self, call: Call) -> bytes:
+    def forwarded(self, call: Call) -> bytes:
+        """Header lines that tell the instance of the caller."""
         request, client = call.request, call.client
-        if not self._trust_forwarded:
+        if not self._trust_forwarded or client.forwarded_host is not None:
             if client.forwarded_host != request.host:
                 client.forwarded_host = request.host
                 client.forwarded = _FORWARDED % (client.address, request.host)
@@ -168,6 +169,7 @@ class Proxy:
         repeat = retry.may_repeat(outcome, idempotent=idempotent, resendable=resendable, replied=call.replied)
         if repeat:
             gateway.retries[outcome] += 1
+            call.again()
             state.queue.again(call, now, retry.TELLS[outcome])
         else:
             state.queue.release(call, now, retry.TELLS[outcome])

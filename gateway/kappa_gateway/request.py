@@ -16,6 +16,8 @@ from kappa_gateway.settings import Limits
 _FIELDS: Final = request_memo()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HOST: Final = re.compile(rb"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._~-]{1,255})(:[0-9]{0,5})?")
+_PREFERENCE: Final = re.compile(rb'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_SECONDS: Final = re.compile(rb"[0-9]{1,6}")
 _AUTHORITY_FORM: Final = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 #: Host values that were found good: callers use few, and a pattern costs more than a look.
@@ -27,8 +29,10 @@ class Request:
 
     `credentials`: (kind, value, its line among `lines`) of each Authorization and x-api-key. `origin`: of a web page.
     `preflight`: the method that a page asks leave for (an OPTIONS request with Access-Control-Request-Method), with
-    `wanted_headers`. `host`: as sent; `length`: Content-Length, or -1; `request_id`: the caller's, or empty;
-    `forwarded_*`: only when such fields are trusted.
+    `wanted_headers`. `later`: the caller prefers to be told that the call was accepted, and no more (RFC 7240); `wait`:
+    for how many seconds he would wait, 0 where he does not say. `pod`: who says to send an event. `host`: as sent;
+    `length`: Content-Length, or -1; `request_id`: the caller's, or empty; `forwarded_*`: only when such fields are
+    trusted.
     """
 
     __slots__ = (
@@ -38,26 +42,30 @@ class Request:
         "forwarded_host",
         "host",
         "keep",
+        "later",
         "length",
         "lines",
         "method",
         "origin",
+        "pod",
         "preflight",
         "request_id",
         "target",
         "v10",
+        "wait",
         "wanted_headers",
         "websocket",
     )
 
     def __init__(self) -> None:
         self.method = self.target = ""
-        self.host = self.request_id = self.origin = self.wanted_headers = b""
+        self.host = self.request_id = self.origin = self.wanted_headers = self.pod = b""
         self.credentials: tuple[tuple[Field, bytes, bytes], ...] = ()
         self.preflight = ""
         self.lines: list[bytes] = []
         self.length = -1
-        self.continues = self.websocket = self.v10 = self.forwarded_host = False
+        self.wait = 0.0
+        self.continues = self.websocket = self.v10 = self.forwarded_host = self.later = False
         self.forwarded_for: list[bytes] = []
         self.keep = True
 
@@ -155,9 +163,29 @@ def _noted(request: Request, kind: Field, name: bytes, value: bytes) -> bytes:
             request.preflight = value.decode("latin-1")
     elif kind is Field.WANTED_HEADERS:
         request.wanted_headers += b"," + value if request.wanted_headers else value
+    elif kind is Field.PREFER:
+        return _preferred(request, name, value)
+    elif kind is Field.POD:
+        request.pod = value
+        return b""  # as all that is the platform's
     else:
         request.credentials += ((kind, value, line),)
     return line
+
+
+def _preferred(request: Request, name: bytes, value: bytes) -> bytes:
+    """Looks for what the gateway knows in a Prefer field. Returns the line without what the gateway does itself."""
+    left = []
+    for preference in _PREFERENCE.findall(value):
+        token, _, given = preference.partition(b";")[0].partition(b"=")
+        token = token.strip().lower()
+        if token == b"respond-async":
+            request.later = True
+            continue
+        if token == b"wait" and _SECONDS.fullmatch(number := given.strip().strip(b'"')):
+            request.wait = float(number)
+        left.append(preference.strip())
+    return b"%b: %b\r\n" % (name, b", ".join(left)) if left else b""
 
 
 def _check_host(request: Request) -> None:
@@ -181,6 +209,7 @@ def _apply_connection(request: Request, connection: bytes, upgrade: bytes) -> No
         if request.method != "GET" or request.v10 or request.length > 0:
             raise GatewayError("bad_request", "a WebSocket begins with a GET in HTTP/1.1", close=True)
         request.websocket = True
+        request.later = False  # a connection cannot be had later
 
 
 def _normalise_target(request: Request) -> None:

@@ -9,10 +9,12 @@ exact host wins (name, then `*.` wildcard, then any host), then at each segment 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_plus, unquote
 
 from kappa_api import names
+from kappa_api.delivery import DEFAULT_DELIVERY, Delivery
 from kappa_api.function import Function
 from kappa_api.limits import NO_LIMITS, RequestLimits
 from kappa_api.routes import Claim, Route, assign, is_shared, namespace_of, parse_template
@@ -39,6 +41,9 @@ class Entry:
     function_line: bytes = b""  # names the function to the instance
     access: Access | None = None  # None: anybody may call
     version: tuple[str, int] = ("", 0)  # (uid, generation): what a change of status leaves alone
+    delivery: Delivery = DEFAULT_DELIVERY
+    most: int = 20  # invocations that all its instances together may run
+    shaped: bool = True  # its runtime makes handlers' events out of CloudEvents
 
     @classmethod
     def of(cls, function: Function) -> "Entry":
@@ -56,7 +61,16 @@ class Entry:
             prefix_line=f"x-forwarded-prefix: {names.FUNCTION_PATH}{function.key}\r\n".encode(),
             function_line=f"{names.HEADER_FUNCTION}: {function.key}\r\n".encode(),
             version=(function.uid, function.generation),
+            delivery=_one_of_a_kind(function.spec.delivery),
+            most=function.spec.concurrency * function.spec.scaling.max_replicas,
+            shaped=function.spec.signature == "event" and bool(function.spec.runtime),
         )
+
+
+@lru_cache(1000)
+def _one_of_a_kind(delivery: Delivery) -> Delivery:
+    """Most Functions say the same, or nothing: they share one object."""
+    return delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,15 @@ class RouteTable:
             allow = ", ".join(sorted(allowed))
             raise GatewayError("method_not_allowed", f"{method} is not allowed here; allowed: {allow}", allow=allow)
         raise GatewayError("not_found", "no function has this host and path")
+
+    def names_host(self, host: str, method: str, path: str) -> bool:
+        """Whether a route that names its host, or a wildcard for it, fits."""
+        search = _Search(path[1:].split("/"), method, set())
+        for name, root in self._roots(host):
+            search.inside = search.inside or self._namespaces.get(name, "")
+            if name and _walk(root, 0, (), search) is not None:
+                return True
+        return False
 
     def _roots(self, host: str) -> Iterable[tuple[str, _Node]]:
         hosts = self._hosts
@@ -182,12 +205,12 @@ def _leaf(node: _Node, values: tuple[str, ...], search: _Search) -> Match | None
     return Match(owner, template, dict(zip(parameters, values, strict=True)))
 
 
-def split_function_path(target: str) -> tuple[str, str]:
+def split_function_path(target: str, prefix: str = names.FUNCTION_PATH) -> tuple[str, str]:
     """`/fn/<namespace>/<name><rest>` as (`namespace/name`, rest). The rest begins with / and keeps query and encoding.
 
     The name is taken literally: an encoded or empty one matches no function.
     """
-    start = len(names.FUNCTION_PATH)
+    start = len(prefix)
     middle = target.find("/", start)
     if middle < 0:
         return target[start:], "/"

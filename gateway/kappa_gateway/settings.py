@@ -14,6 +14,8 @@ from kappa_api.limits import MAX_PER_SECONDS, MAX_REQUESTS, Rate
 from kappa_api.routes import shared_hosts
 from kappa_gateway.auth import settings as auth_settings
 from kappa_gateway.auth.settings import AuthSettings
+from kappa_gateway.events import settings as event_settings
+from kappa_gateway.events.settings import EventSettings
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -105,6 +107,7 @@ class Settings:
     pool_idle_seconds: float = 60.0
     limits: Limits = Limits()
     auth: AuthSettings = auth_settings.DEFAULTS
+    events: EventSettings = event_settings.NONE
     secret_file: str = ""
     #: Named hosts on which several namespaces may have routes, comma-separated. On any other a namespace is alone.
     shared_hosts: frozenset[str] = frozenset()
@@ -120,12 +123,14 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
     try:
         secret, secret_file = read_secret(env)
         auth = auth_settings.load(env)
+        events = event_settings.load(env)
     except (KeyringError, ValueError) as error:
         raise SettingsError(str(error)) from error
     return Settings(
         secret=secret,
         secret_file=secret_file,
         auth=auth,
+        events=events,
         name=env.get(names.ENV_POD_NAME) or socket.gethostname(),
         system_namespace=env.get(names.ENV_SYSTEM_NAMESPACE) or names.SYSTEM_NAMESPACE,
         bind=env.get(names.ENV_BIND) or "0.0.0.0",

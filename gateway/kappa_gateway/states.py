@@ -63,12 +63,12 @@ INVOCATION: Final = Machine(
     "invocation",
     states={
         NEW: "is being read; holds nothing",
-        WAITING: "stands in its function's queue, in the order of arrival",
+        WAITING: "stands in its function's queue in the order of arrival, asynchronous work behind all callers",
         IN_SERVICE: "a slot of one instance is its own",
         OVER: "holds nothing, and never will again; its answer may still be on its way",
     },
     events={
-        QUEUED: "it has been read, and takes its place behind everybody who waits",
+        QUEUED: "it has been read, and takes its place behind everybody who waits, or behind all callers who do",
         GRANTED: "it gets a slot: nobody waits before it, and its deadline has not passed",
         AGAIN: "the attempt failed and may be repeated: the slot is free, it goes back to its old place",
         RELEASED: "the instance has answered, or failed it for good: the slot is free",

@@ -57,6 +57,8 @@ class Collection:
     known: Callable[[], Iterable[str]]
     #: Only for what a gateway can do without: told why the API refuses it, and with "" when it no longer does.
     heard: Callable[[str], None] | None = None
+    #: Nor is it missed where the API server has no such resource at all.
+    optional: bool = False
     version: str = ""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     lively: bool = False  # the present watch has brought something
@@ -121,7 +123,7 @@ class Watcher:
                     collection.version = ""
                     if failures == 1:
                         continue
-                elif collection.heard is not None and error.status in (401, 403):
+                elif collection.heard is not None and error.status in _refusals(collection):
                     collection.heard(str(error))
                     collection.listed.set()
                 elif error.status in (401, 403, 404) or failures > 3:
@@ -160,6 +162,10 @@ class Watcher:
             collection.lively = True
             if version := (item.get("metadata") or {}).get("resourceVersion"):
                 collection.version = version
+
+
+def _refusals(collection: Collection) -> tuple[int, ...]:
+    return (401, 403, 404) if collection.optional else (401, 403)
 
 
 def _one_more(failures: int, collection: Collection, begun: float) -> int:

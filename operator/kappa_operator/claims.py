@@ -62,7 +62,8 @@ class Claims:
         reason = own_pod_reason(spec, runtime)
         template = ""
         if not reason and runtime is not None:
-            template = pods.pool_template(runtime, self._tools.settings.keys.current)
+            settings = self._tools.settings
+            template = pods.pool_template(runtime, settings.keys.current, settings.inside_url)
             self._on_claim(record.namespace, runtime.name)
         for _ in range(CLAIM_TRIES):
             pod = None
@@ -155,9 +156,9 @@ class Claims:
         reason = own or POOL_EMPTY
         runtime = self._tools.store.runtimes.get(spec.runtime)
         function = Function(record.namespace, record.name, record.uid, record.generation, "", spec)
-        who = pods.Identity(
-            record.namespace, f"{record.name}-{revision}-{self._suffix()}", self._tools.settings.keys.current
-        )
+        settings = self._tools.settings
+        name = f"{record.name}-{revision}-{self._suffix()}"
+        who = pods.Identity(record.namespace, name, settings.keys.current, settings.inside_url)
         if spec.code.image is not None:
             manifest = pods.image_pod(function, revision, who)
         elif runtime is not None:

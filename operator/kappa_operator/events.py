@@ -1,4 +1,5 @@
-"""Events for people: what `kubectl describe fn` shows. Posted in the background, never in the way of the work.
+"""Events for people: what `kubectl describe fn` and `describe trig` show. Posted in the background, never in the way of
+the work.
 
 The same event within ten minutes is posted once; each object may post a few at a time and then one every half minute.
 What is routine (a busy function changes its number of instances all the time) has a share of its own: it must not use
@@ -10,11 +11,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from kappa_api import names
 from kappa_operator.kube import ApiError, Kube, core_path
-from kappa_operator.observed import FunctionRecord, rfc3339
+from kappa_operator.observed import rfc3339
 
 Json = Any
 logger = logging.getLogger(__name__)
@@ -25,6 +26,21 @@ REFILL_SECONDS = 30.0
 REMEMBERED = 4096
 MAX_MESSAGE = 1000
 ROUTINE = frozenset({"ScaledUp", "ScaledDown"})
+
+
+class About(Protocol):
+    """What an Event is about: a record of a Function or of a Trigger."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -62,7 +78,7 @@ class Limiter:
 
 
 class Recorder:
-    """Posts Events about Functions. `run` does the posting; what comes while the queue is full is dropped."""
+    """Posts Events. `run` does the posting; what comes while the queue is full is dropped."""
 
     def __init__(
         self, kube: Kube, identity: str, *, suffix: Callable[[], str], wall: Callable[[], float], size: int = 500
@@ -71,13 +87,13 @@ class Recorder:
         self._limiter = Limiter()
         self._queue: asyncio.Queue[Json] = asyncio.Queue(size)
 
-    def normal(self, about: FunctionRecord, reason: str, message: str) -> None:
+    def normal(self, about: About, reason: str, message: str) -> None:
         self._record(about, "Normal", reason, message)
 
-    def warning(self, about: FunctionRecord, reason: str, message: str) -> None:
+    def warning(self, about: About, reason: str, message: str) -> None:
         self._record(about, "Warning", reason, message)
 
-    def _record(self, about: FunctionRecord, kind: str, reason: str, message: str) -> None:
+    def _record(self, about: About, kind: str, reason: str, message: str) -> None:
         now = self._wall()
         if not self._limiter.allows(about.uid, reason, message, now):
             return
@@ -96,8 +112,8 @@ class Recorder:
                 logger.info("event not posted: %s", error)
 
 
-def event(about: FunctionRecord, kind: str, reason: str, message: str, now: float, host: str, suffix: str) -> Json:
-    """A core/v1 Event about a Function."""
+def event(about: About, kind: str, reason: str, message: str, now: float, host: str, suffix: str) -> Json:
+    """A core/v1 Event about one of our objects."""
     time = rfc3339(now)
     return {
         "apiVersion": "v1",
@@ -105,7 +121,7 @@ def event(about: FunctionRecord, kind: str, reason: str, message: str, now: floa
         "metadata": {"name": f"{about.name}.{int(now * 1000):x}{suffix}", "namespace": about.namespace},
         "involvedObject": {
             "apiVersion": names.API_VERSION,
-            "kind": names.FUNCTION_KIND,
+            "kind": about.kind,
             "namespace": about.namespace,
             "name": about.name,
             "uid": about.uid,

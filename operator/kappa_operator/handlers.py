@@ -6,6 +6,7 @@ Events.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
@@ -13,6 +14,7 @@ import kopf
 from kappa_api import names
 from kappa_operator.kube import Kube
 from kappa_operator.store import Keys, Store
+from kappa_operator.triggers.records import TriggerStore
 
 Json = Any
 
@@ -22,17 +24,27 @@ POD_SELECTOR = f"{names.LABEL_COMPONENT} in ({names.COMPONENT_INSTANCE},{names.C
 CONFIG_SELECTOR = f"{names.LABEL_MANAGED_BY}!={names.MANAGER}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where watched objects go, and the work that they cause."""
+
+    store: Store
+    triggers: TriggerStore
+    wake: Callable[[Keys], None]
+
+
 def register(
     registry: kopf.OperatorRegistry,
-    store: Store,
+    sinks: Sinks,
     kube: Kube,
-    wake: Callable[[Keys], None],
     listed: Callable[[], None],
 ) -> None:
     """Registers the handlers. They are coroutines because kopf runs plain functions in threads.
 
     `listed` is called for each object that comes from a list instead of the watch: something may have been missed.
     """
+
+    store, triggers, wake = sinks.store, sinks.triggers, sinks.wake
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -47,6 +59,16 @@ def register(
             wake(store.drop_function(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"))
         else:
             wake(store.put_function(raw))
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.TRIGGER_PLURAL, registry=registry)
+    async def trigger(event: Mapping[str, Json], **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] is None:
+            listed()
+        if event["type"] == "DELETED":
+            wake(triggers.drop(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"))
+        else:
+            wake(triggers.put(raw))
 
     @kopf.on.event(names.GROUP, names.VERSION, names.RUNTIME_PLURAL, registry=registry)
     async def runtime(event: Mapping[str, Json], **_: Any) -> None:

@@ -173,12 +173,18 @@ def _error(status: int, data: bytes, content_type: str) -> ApiError:
 # --- paths ------------------------------------------------------------------------------------------------------------
 FUNCTIONS = f"/apis/{names.API_VERSION}/{names.FUNCTION_PLURAL}"
 RUNTIMES = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
+TRIGGERS = f"/apis/{names.API_VERSION}/{names.TRIGGER_PLURAL}"
 PODS = "/api/v1/pods"
 NAMESPACES = "/api/v1/namespaces"
 
 
 def function_path(namespace: str, name: str, sub: str = "") -> str:
     path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.FUNCTION_PLURAL}/{name}"
+    return f"{path}/{sub}" if sub else path
+
+
+def trigger_path(namespace: str, name: str, sub: str = "") -> str:
+    path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.TRIGGER_PLURAL}/{name}"
     return f"{path}/{sub}" if sub else path
 
 

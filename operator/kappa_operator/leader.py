@@ -27,6 +27,8 @@ from kappa_operator.resync import everything, resync
 from kappa_operator.settings import Settings
 from kappa_operator.sources import Sources
 from kappa_operator.store import ROUTES, Keys, Store
+from kappa_operator.triggers.scrape import ReportReader
+from kappa_operator.triggers.triggers import Triggers
 
 Json = Any
 logger = logging.getLogger(__name__)
@@ -68,6 +70,15 @@ class Leader:
         self.scaler = Autoscaler(
             self.store, settings, wake=self._wake, events=self._events, metrics=metrics, clock=clock
         )
+        self._triggers = Triggers(
+            kube,
+            self.store,
+            settings.system_namespace,
+            ReportReader(settings.keys),
+            wake=self._wake,
+            events=self._events,
+            clock=clock,
+        )
         self._functions = Functions(
             kube,
             self.store,
@@ -100,7 +111,7 @@ class Leader:
         await self._first_sync()
         await self._idle_times.read()
         synced.set()
-        self._wake(everything(self.store))
+        self._wake(everything(self.store, self._triggers.records))
         parts = {
             "watches": self._watch(),
             "queue": self._queue.run(),
@@ -108,6 +119,7 @@ class Leader:
             "events": self._events.run(),
             "resync": self._resync(),
             "idle times": self._idle_times.run(),
+            "triggers": self._triggers.run(),
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         try:
@@ -128,7 +140,7 @@ class Leader:
 
     def _wake(self, keys: Keys) -> None:
         if keys:
-            self._queue.add(keys)
+            self._queue.add(keys | self._triggers.records.of_functions(keys))
 
     async def _handle(self, key: str) -> float:
         kind, _, rest = key.partition("/")
@@ -136,6 +148,8 @@ class Leader:
             return await self._functions.reconcile(rest)
         if kind == "pool":
             return await self._pools.reconcile(rest)
+        if kind == "trigger":
+            return await self._triggers.reconcile(rest)
         if key == ROUTES:
             self._wake(self.store.assign_routes())
         return 0.0
@@ -146,7 +160,8 @@ class Leader:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self.store, self._kube, self._wake, self._listed.set)
+        sinks = handlers.Sinks(self.store, self._triggers.records, self._wake)
+        handlers.register(registry, sinks, self._kube, self._listed.set)
         # What `kopf.operator` does, but between the two steps the signals become ours again: spawning takes them.
         others = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
@@ -158,7 +173,7 @@ class Leader:
     async def _first_sync(self) -> None:
         while True:
             try:
-                await resync(self._kube, self.store)
+                await resync(self._kube, self.store, self._triggers.records)
                 return
             except ApiError as error:
                 logger.warning("cannot read the cluster yet: %s", error)
@@ -172,7 +187,7 @@ class Leader:
                     await asyncio.sleep(GATHER_LISTS_SECONDS)
             self._listed.clear()
             try:
-                self._wake(await resync(self._kube, self.store))
+                self._wake(await resync(self._kube, self.store, self._triggers.records))
             except ApiError as error:
                 logger.warning("resync: %s", error)
                 self._listed.set()  # what was missed still is

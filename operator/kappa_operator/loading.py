@@ -41,7 +41,7 @@ class Loader:
             handler=spec.handler,
             signature=spec.signature,
             files=content.files,
-            env={} if own else expanded(spec.pod.env, _address(pod)),
+            env={} if own else expanded(spec.pod.env, _address(pod, self._settings.inside_url)),
             timeout_seconds=spec.timeout_seconds,
             concurrency=spec.concurrency,
             memory_mb=_memory_mb(spec.pod.resources),
@@ -95,8 +95,9 @@ class Loader:
         return "InstanceFailed", str(error)
 
 
-def _address(pod: Pod) -> dict[str, str]:
-    return {names.ENV_PORT: str(names.INSTANCE_PORT), names.ENV_POD_IP: pod.ip, names.ENV_POD_NAME: pod.name}
+def _address(pod: Pod, gateway_url: str) -> dict[str, str]:
+    found = {names.ENV_PORT: str(names.INSTANCE_PORT), names.ENV_POD_IP: pod.ip, names.ENV_POD_NAME: pod.name}
+    return found | ({names.ENV_GATEWAY_URL: gateway_url} if gateway_url else {})
 
 
 def _memory_mb(resources: Any) -> int:

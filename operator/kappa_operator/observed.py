@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from kappa_api import names
 from kappa_api.errors import SpecError
@@ -154,6 +154,8 @@ class FunctionRecord:
     `function` is None exactly when `problems` has text; `last` is then the last form of it that was valid, if this
     operator has seen one.
     """
+
+    kind: ClassVar[str] = names.FUNCTION_KIND
 
     namespace: str
     name: str

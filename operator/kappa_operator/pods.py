@@ -34,24 +34,27 @@ SAFE_TO_EVICT = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A pod's place and name, and the platform secret that its token is derived from."""
+    """A pod's place and name, and the platform secret that its token is derived from. `gateway_url`: where it finds
+    the gateway."""
 
     namespace: str
     name: str
     secret: bytes
+    gateway_url: str = ""
 
 
 def pool_pod(runtime: Runtime, who: Identity) -> Json:
     """A pod without code, owned by its Runtime."""
     pod = _pool_pod(runtime, who)
-    pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE] = pool_template(runtime, who.secret)
+    pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE] = pool_template(runtime, who.secret, who.gateway_url)
     return pod
 
 
-def pool_template(runtime: Runtime, secret: bytes) -> str:
+def pool_template(runtime: Runtime, secret: bytes, gateway_url: str = "") -> str:
     """A digest of what all pods of this pool have in common. A pod with another one was made from an earlier spec, by
-    an earlier Kappa or with an earlier platform secret; what the API server fills in does not show in it."""
-    manifest = json.dumps(_pool_pod(runtime, Identity("", "", secret)), sort_keys=True)
+    an earlier Kappa, or with an earlier platform secret or address of the gateway. What the API server fills in does
+    not show in it."""
+    manifest = json.dumps(_pool_pod(runtime, Identity("", "", secret, gateway_url)), sort_keys=True)
     return hashlib.sha256(manifest.encode()).hexdigest()[:12]
 
 
@@ -81,7 +84,7 @@ def image_pod(function: Function, revision: str, who: Identity) -> Json:
     """A pod that runs the function's own image: it serves as soon as it listens on $PORT."""
     code, needs = function.spec.code, function.spec.pod
     container: dict[str, Json] = {
-        **_container(code.image or "", [*_address_env(), *needs.env]),
+        **_container(code.image or "", [*_address_env(who), *needs.env]),
         "readinessProbe": {
             "tcpSocket": {"port": "http"},
             "periodSeconds": 1,
@@ -209,18 +212,20 @@ def _spec(container: Json, grace: int) -> dict[str, Json]:
     }
 
 
-def _address_env() -> list[Json]:
+def _address_env(who: Identity) -> list[Json]:
+    gateway = [{"name": names.ENV_GATEWAY_URL, "value": who.gateway_url}] if who.gateway_url else []
     return [
         {"name": names.ENV_PORT, "value": str(names.INSTANCE_PORT)},
         {"name": names.ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": names.ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        *gateway,
     ]
 
 
 def _runtime_container(runtime: Runtime, who: Identity, resources: Mapping[str, Json], env: list[Json]) -> Json:
     token = {"name": names.ENV_POD_TOKEN, "value": pod_token(who.secret, who.namespace, who.name)}
     container = {
-        **_container(runtime.image, [*_address_env(), token, *env]),
+        **_container(runtime.image, [*_address_env(who), token, *env]),
         "imagePullPolicy": runtime.image_pull_policy,
         "readinessProbe": {
             "httpGet": {"path": names.PATH_HEALTH, "port": "http"},

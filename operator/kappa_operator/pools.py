@@ -85,13 +85,14 @@ class Pools:
             self._metrics.pool(namespace, name, 0, 0)
             return 0.0
         now, memory = self._clock.monotonic(), self._memory(key)
+        secret, url = self._settings.keys.current, self._settings.inside_url
         self._measure(memory, found, now)
         wanted = memory.claims.size(runtime.pool.min, runtime.pool.max, now) if runtime is not None else 0
         self._metrics.pool(namespace, name, wanted if users else 0, sum(pod.live and pod.ready for pod in found))
         todo = plan_pool(
             PoolState(
                 runtime=runtime,
-                template=pods.pool_template(runtime, self._settings.keys.current) if runtime is not None else "",
+                template=pods.pool_template(runtime, secret, url) if runtime is not None else "",
                 pods=found,
                 # Where there is no room for instances, a pool is as good as without users.
                 users=0 if self.full(namespace) else users,
@@ -161,7 +162,8 @@ class Pools:
     async def _create(self, namespace: str, runtime_name: str) -> None:
         runtime = self._store.runtimes[runtime_name]
         name = f"{runtime.name.replace('.', '-')}-pool-{self._suffix()}"
-        manifest = pods.pool_pod(runtime, pods.Identity(namespace, name, self._settings.keys.current))
+        who = pods.Identity(namespace, name, self._settings.keys.current, self._settings.inside_url)
+        manifest = pods.pool_pod(runtime, who)
         begun = self._clock.monotonic()
         try:
             raw = await self._kube.create(core_path("pods", namespace), manifest)

@@ -4,13 +4,18 @@ Before the first, because a plan made from half a list would make pods that exis
 with a list of kopf's own (at its start, and after 410 Gone), and kopf does not tell what disappeared before that list.
 """
 
+import logging
+
 from kappa_operator.handlers import POD_SELECTOR
-from kappa_operator.kube import FUNCTIONS, NAMESPACES, PODS, RUNTIMES, Kube
+from kappa_operator.kube import FUNCTIONS, NAMESPACES, PODS, RUNTIMES, TRIGGERS, Kube, NotFoundError
 from kappa_operator.store import ROUTES, Keys, Store, function_work
+from kappa_operator.triggers.records import TriggerStore, trigger_work
+
+logger = logging.getLogger(__name__)
 
 
-async def resync(kube: Kube, store: Store) -> Keys:
-    """Brings the store up to date by lists; returns the work that follows."""
+async def resync(kube: Kube, store: Store, triggers: TriggerStore) -> Keys:
+    """Brings the stores up to date by lists; returns the work that follows."""
     work: set[str] = set()
     seen = []
     async for raw in kube.items(RUNTIMES):
@@ -35,9 +40,23 @@ async def resync(kube: Kube, store: Store) -> Keys:
         seen.append(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}")
         work |= store.put_function(raw)
     work |= store.keep_functions(seen, known)
-    return frozenset(work)
+    return frozenset(work) | await _resync_triggers(kube, triggers)
 
 
-def everything(store: Store) -> Keys:
+async def _resync_triggers(kube: Kube, triggers: TriggerStore) -> Keys:
+    work: set[str] = set()
+    known, seen = triggers.versions(), []
+    try:
+        async for raw in kube.items(TRIGGERS):
+            seen.append(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}")
+            work |= triggers.put(raw)
+    except NotFoundError:
+        # An upgrade may come before its CRDs (Helm leaves those to the admin): Functions must not wait for them.
+        logger.warning("the API server knows no Triggers: apply the chart's CRDs, then restart the operator")
+    return frozenset(work | triggers.keep(seen, known))
+
+
+def everything(store: Store, triggers: TriggerStore) -> Keys:
     """A look at every object: after a restart nothing else says which ones need one."""
-    return frozenset({ROUTES} | {function_work(key) for key in store.functions} | store.pool_keys())
+    functions = {function_work(key) for key in store.functions}
+    return frozenset({ROUTES} | functions | store.pool_keys() | {trigger_work(key) for key in triggers.records})

@@ -11,6 +11,8 @@ from kappa_api.routes import shared_hosts
 from kappa_operator.destinations import Destinations, DestinationsError
 from kappa_operator.quantity import parse_quantity
 
+#: Where instances find the gateway, if not at KAPPA_GATEWAY_URL: that may be a name for callers outside the cluster.
+ENV_INSIDE_URL = "KAPPA_INSIDE_URL"
 ENV_ARCHIVE_CA_FILE = "KAPPA_ARCHIVE_CA_FILE"
 ENV_ARCHIVE_ALLOW = "KAPPA_ARCHIVE_ALLOW"
 ENV_ARCHIVE_DENY = "KAPPA_ARCHIVE_DENY"
@@ -27,8 +29,9 @@ class Settings:
     from, empty for one that never changes. `keys` holds both of them and what they lead to.
 
     `identity` names this replica on the Lease. `address` is where others reach the admin port; `bind` is where it
-    listens. `gateway_url` is the base of `status.url`. `archive_ca_file` (PEM) is trusted for `code.archive` besides
-    the system's; `archive_destinations` says from where archives may come.
+    listens. `gateway_url` is the base of `status.url`; `inside_url` is where instances find the gateway.
+    `archive_ca_file` (PEM) is trusted for `code.archive` besides the system's; `archive_destinations` says from where
+    archives may come.
     """
 
     secret: bytes
@@ -38,6 +41,7 @@ class Settings:
     bind: str = "0.0.0.0"
     admin_port: int = 8081
     gateway_url: str = f"http://gateway.{names.SYSTEM_NAMESPACE}"
+    inside_url: str = f"http://gateway.{names.SYSTEM_NAMESPACE}"
     archive_ca_file: str = ""
     archive_destinations: Destinations = field(default_factory=Destinations)
     #: A lease not renewed for this long is free to take. Shorter: faster take-over after a crash, more API calls.
@@ -75,6 +79,7 @@ class Settings:
         """Reads the environment. Raises SettingsError when the secret is missing or a number is not one."""
         env = os.environ if env is None else env
         namespace = env.get(names.ENV_SYSTEM_NAMESPACE, names.SYSTEM_NAMESPACE)
+        url = env.get(names.ENV_GATEWAY_URL, f"http://gateway.{namespace}").rstrip("/")
         try:
             secret, secret_file = read_secret(env)
         except KeyringError as error:
@@ -87,7 +92,8 @@ class Settings:
             system_namespace=namespace,
             bind=env.get(names.ENV_BIND, "0.0.0.0"),
             admin_port=int(_number(env, names.ENV_ADMIN_PORT, 8081)),
-            gateway_url=env.get(names.ENV_GATEWAY_URL, f"http://gateway.{namespace}").rstrip("/"),
+            gateway_url=url,
+            inside_url=(env.get(ENV_INSIDE_URL) or url).rstrip("/"),
             archive_ca_file=env.get(ENV_ARCHIVE_CA_FILE, ""),
             archive_destinations=_destinations(env),
             shared_hosts=shared_hosts(env.get(names.ENV_SHARED_HOSTS, "")),

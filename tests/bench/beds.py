@@ -138,6 +138,7 @@ def _installed(config: Path, functions: str, gateways: int) -> Iterator[None]:
         "operator": {"resources": small},
         "gateway": {"resources": small, "replicas": gateways, "autoscaling": {"enabled": False}},
         "networkPolicy": {"functionNamespaces": [functions]},
+        "nats": {"enabled": False},  # what is measured and broken here is the path of synchronous calls
     }
     system = names.SYSTEM_NAMESPACE
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

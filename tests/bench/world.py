@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
 import yaml
+from kappa_gateway_program import COMMAND, Identity
 
 from kappa_api import names
 from kappa_api.tokens import pod_token
@@ -102,20 +105,10 @@ class World:
         return cluster
 
     def gateway(self, name: str, cluster: "Cluster", **more: str) -> Process:
-        port, admin = free_port(), free_port()
-        env = {
-            "KUBECONFIG": str(cluster.kubeconfig),
-            names.ENV_SECRET: SECRET,
-            names.ENV_POD_NAME: name,
-            names.ENV_BIND: "127.0.0.1",
-            names.ENV_DATA_PORT: str(port),
-            names.ENV_ADMIN_PORT: str(admin),
-            "KAPPA_SHUTDOWN_DELAY": "0",
-            **more,
-        }
-        process = self.start(name, [sys.executable, "-m", "kappa_gateway"], PROXY_CORE, env)
-        wait(lambda: status(f"http://127.0.0.1:{admin}{names.PATH_READYZ}") == 200, f"{name} is not ready", self, name)
-        process.url = f"http://127.0.0.1:{port}{names.FUNCTION_PATH}{NAMESPACE}/{FUNCTION}"
+        identity = Identity.new(name)
+        process = self.start(name, list(COMMAND), PROXY_CORE, identity.env(cluster.kubeconfig, SECRET) | more)
+        wait(lambda: status(identity.admin_url + names.PATH_READYZ) == 200, f"{name} is not ready", self, name)
+        process.url = f"{identity.url}{names.FUNCTION_PATH}{NAMESPACE}/{FUNCTION}"
         return process
 
     def plain(self, address: str) -> Process:

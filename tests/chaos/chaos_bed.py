@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +92,13 @@ class Embedded:
             await self._delete(name_of(pod))
             await self._until_gone(name_of(pod))
 
+    async def replace_killed(self, pod: Json) -> None:
+        """A gateway at another address in place of one that was killed, at once: a kubelet would wait longer and longer
+        with each kill before it starts the same one again."""
+        await self._delete(name_of(pod), grace=0)
+        await self._until_ready(await self._create(names.COMPONENT_GATEWAY))
+        await self._until_gone(name_of(pod))
+
     async def replace_operator(self, name: str) -> None:
         await self._delete(name)
         await self._until_ready(await self._create(names.COMPONENT_OPERATOR))
@@ -160,11 +167,12 @@ class Embedded:
 
 
 @contextlib.asynccontextmanager
-async def embedded() -> AsyncIterator[Embedded]:
-    """A platform of its own, gone afterwards."""
+async def embedded(gateway_env: Mapping[str, str] | None = None, namespace: str = NAMESPACE) -> AsyncIterator[Embedded]:
+    """A platform of its own, gone afterwards. `gateway_env`: more settings of the gateways. `namespace`: of the
+    Functions."""
     with tempfile.TemporaryDirectory(prefix="kappa-chaos-") as folder, _cluster(Path(folder)) as (config, pid):
         async with (
-            connect(Backend("local", config), NAMESPACE) as api,
+            connect(Backend("local", config), namespace) as api,
             Gate(int(api.server.rpartition(":")[2])) as gate,
         ):
             gated = Path(folder) / "gated-kubeconfig"
@@ -177,8 +185,9 @@ async def embedded() -> AsyncIterator[Embedded]:
             kubectl = Kubectl(config)
             await kubectl.apply(custom_resource_definitions())
             await kubectl.apply([item for item in objects if item["kind"] != "Pod"])
-            await kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
+            await kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
             parts = {pod["metadata"]["name"]: _own_address(pod, gated) for pod in objects if pod["kind"] == "Pod"}
+            _set_env(parts[names.COMPONENT_GATEWAY], gateway_env or {})
             bed = Embedded(api, gate, parts, pid, secret)
             async with following(bed.endpoints):
                 await bed.start()
@@ -189,12 +198,16 @@ def _own_address(pod: Json, kubeconfig: Path) -> Json:
     """The embedded platform's pod, moved from the host's address to one of its own, and behind the gate."""
     del pod["spec"]["hostNetwork"]
     container = pod["spec"]["containers"][0]
-    changed = {"KUBECONFIG": str(kubeconfig), "KAPPA_SHUTDOWN_DELAY": SHUTDOWN_DELAY}
-    env = [item for item in container["env"] if item["name"] not in (*changed, names.ENV_BIND)]
-    env += [{"name": name, "value": value} for name, value in changed.items()]
-    env.append({"name": names.ENV_BIND, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    container["env"] = env
+    container["env"] = [item for item in container["env"] if item["name"] != names.ENV_BIND]
+    container["env"].append({"name": names.ENV_BIND, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    _set_env(pod, {"KUBECONFIG": str(kubeconfig), "KAPPA_SHUTDOWN_DELAY": SHUTDOWN_DELAY})
     return pod
+
+
+def _set_env(pod: Json, changed: Mapping[str, str]) -> None:
+    container = pod["spec"]["containers"][0]
+    kept = [item for item in container["env"] if item["name"] not in changed]
+    container["env"] = kept + [{"name": name, "value": value} for name, value in changed.items()]
 
 
 @contextlib.contextmanager

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kappa_e2e import Cluster
+import yaml
+from kappa_e2e import CHART, Cluster
 
 Json = Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CHART = REPOSITORY / "charts" / "kappa"
-COMPONENTS = ("operator", "gateway", "runtime-python")
+COMPONENTS = ("operator", "gateway", "runtime-python", "nats")
 SYSTEM, NAMESPACE = "kappa-system", "kappa-e2e"
 LOCAL_TAG = "e2e"
 OWN_KUBECONFIG = REPOSITORY / ".cluster" / "kubeconfig"
@@ -103,7 +103,16 @@ def values(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
             {
                 "image": images,
                 "operator": {"resources": small},
-                "gateway": {"resources": small, "auth": {"apiKeys": {"namespaces": [NAMESPACE]}}},
+                "gateway": {
+                    "resources": small,
+                    "auth": {"apiKeys": {"namespaces": [NAMESPACE]}},
+                    "events": {"secretNamespaces": [NAMESPACE]},
+                },
+                "nats": {
+                    "image": {"registry": images["registry"], "repository": "kappa-nats", "tag": images["tag"]},
+                    "storage": {"persistent": False},
+                    "resources": small,
+                },
                 "networkPolicy": {"functionNamespaces": [NAMESPACE]},
             }
         )
@@ -138,10 +147,32 @@ def kappa(cluster: Cluster, values: Path) -> Iterator[Cluster]:
 def _remove(cluster: Cluster) -> None:
     """Whatever an earlier run left, Functions first: their pods are deleted with them."""
     env = cluster.env
-    run("kubectl", "delete", "fn", "--all", "-n", NAMESPACE, "--ignore-not-found", env=env, check=False)
+    for kind in ("triggers", "fn"):
+        run("kubectl", "delete", kind, "--all", "-n", NAMESPACE, "--ignore-not-found", env=env, check=False)
     run("helm", "uninstall", "kappa", "-n", SYSTEM, "--wait", "--ignore-not-found", env=env)
     run("kubectl", "delete", "namespace", NAMESPACE, SYSTEM, "--ignore-not-found", "--wait", env=env)
     run("kubectl", "delete", "-f", CHART / "crds", "--ignore-not-found", "--wait", env=env)
+
+
+@pytest.fixture(scope="session")
+def render(tools: str) -> Any:
+    """`helm template` with values and a Kubernetes version; the objects by (kind, name)."""
+
+    def template(values: Json | None = None, *flags: str) -> dict[tuple[str, str], Json]:
+        command = [f"{tools}/helm", "template", "kappa", str(CHART), "-n", "kappa-system", "-f", "-", *flags]
+        done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        objects = [item for item in yaml.safe_load_all(done.stdout) if item]
+        found = {(item["kind"], f"{_folder(item)}{item['metadata']['name']}"): item for item in objects}
+        assert len(found) == len(objects)
+        return found
+
+    return template
+
+
+def _folder(item: Json) -> str:
+    namespace = item["metadata"].get("namespace", "")
+    return "" if namespace in ("", "kappa-system") else f"{namespace}/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -159,6 +190,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.when == "call" and report.failed and found is not None:
         kubectl = ["kubectl", "-n", SYSTEM]
         for title, command in {
+            "nats": [*kubectl, "logs", "-l", "app.kubernetes.io/component=nats", "--tail=20", "--prefix"],
+            "triggers": ["kubectl", "-n", NAMESPACE, "get", "triggers", "-o", "wide"],
             "operator": [*kubectl, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=60", "--prefix"],
             "gateway": [*kubectl, "logs", "-l", "app.kubernetes.io/component=gateway", "--tail=60", "--prefix"],
             "system pods": [*kubectl, "get", "pods", "-o", "wide"],

@@ -1,45 +1,19 @@
 """What helm makes of the chart: versions of APIs, rights, policies, security contexts. Needs helm, no cluster."""
 
-import json
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from kappa_e2e import CHART, pod_spec, rights
 
 from kappa_api.limits import Rate
 from kappa_gateway import settings
 
 Json = Any
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "kappa"
-
-
-@pytest.fixture(scope="session")
-def render(tools: str) -> Any:
-    """`helm template` with values and a Kubernetes version; the objects by (kind, name)."""
-
-    def template(values: Json | None = None, *flags: str) -> dict[tuple[str, str], Json]:
-        command = [f"{tools}/helm", "template", "kappa", str(CHART), "-n", "kappa-system", "-f", "-", *flags]
-        done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        objects = [item for item in yaml.safe_load_all(done.stdout) if item]
-        found = {(item["kind"], f"{_folder(item)}{item['metadata']['name']}"): item for item in objects}
-        assert len(found) == len(objects)
-        return found
-
-    return template
-
-
-def _folder(item: Json) -> str:
-    namespace = item["metadata"].get("namespace", "")
-    return "" if namespace in ("", "kappa-system") else f"{namespace}/"
-
-
-def pod_spec(objects: Json, component: str) -> Json:
-    return objects["Deployment", f"kappa-{component}"]["spec"]["template"]["spec"]
+#: Variables of the gateway that test_chart_events.py looks at.
+EVENTS_ENV = ("KAPPA_NATS", "KAPPA_SOURCE", "KAPPA_SHARED_SUBJECTS", "KAPPA_KUBERNETES", "KAPPA_WORK", "KAPPA_DEAD")
 
 
 def test_lint(tools: str) -> None:
@@ -79,46 +53,43 @@ def test_what_the_default_values_make(render: Any) -> None:
         ("ClusterRole", "kappa-view"),
         ("ClusterRoleBinding", "kappa-gateway"),
         ("ClusterRoleBinding", "kappa-operator"),
+        ("ConfigMap", "kappa-nats"),
         ("Deployment", "kappa-gateway"),
         ("Deployment", "kappa-operator"),
         ("HorizontalPodAutoscaler", "kappa-gateway"),
         ("NetworkPolicy", "default/kappa-instances"),
         ("NetworkPolicy", "kappa-gateway"),
+        ("NetworkPolicy", "kappa-nats"),
         ("NetworkPolicy", "kappa-operator"),
         ("Pod", "kappa-test"),
         ("PodDisruptionBudget", "kappa-gateway"),
+        ("PodDisruptionBudget", "kappa-nats"),
         ("PodDisruptionBudget", "kappa-operator"),
         ("Role", "default/kappa-gateway-api-keys"),
+        ("Role", "default/kappa-gateway-source-secrets"),
         ("Role", "kappa-gateway"),
         ("Role", "kappa-operator"),
         ("RoleBinding", "default/kappa-gateway-api-keys"),
+        ("RoleBinding", "default/kappa-gateway-source-secrets"),
         ("RoleBinding", "kappa-gateway"),
         ("RoleBinding", "kappa-operator"),
         ("Runtime", "python"),
+        ("Secret", "kappa-nats"),
         ("Secret", "kappa-platform"),
         ("Service", "gateway"),
+        ("Service", "kappa-nats"),
         ("ServiceAccount", "kappa-gateway"),
         ("ServiceAccount", "kappa-operator"),
+        ("StatefulSet", "kappa-nats"),
     ]
-
-
-def rights(role: Json) -> set[str]:
-    """`verb group/resource[/name]` of every rule."""
-    return {
-        f"{verb} {group + '/' if group else ''}{resource}"
-        + "".join(f"[{name}]" for name in rule.get("resourceNames", ()))
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 def test_rights_of_the_operator(render: Any) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "kappa-operator"]) == {
-        *(f"{verb} kappa.dev/{kind}" for kind in ("functions", "runtimes") for verb in ("list", "watch")),
+        *(f"{verb} kappa.dev/{kind}" for kind in ("functions", "runtimes", "triggers") for verb in ("list", "watch")),
         "patch kappa.dev/functions/status",
+        "patch kappa.dev/triggers/status",
         "get pods/log",
         *(f"{verb} namespaces" for verb in ("list", "watch")),
         *(f"{verb} pods" for verb in ("get", "list", "watch", "create", "patch", "delete")),
@@ -134,7 +105,7 @@ def test_rights_of_the_operator(render: Any) -> None:
 def test_rights_of_the_gateway(render: Any) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "kappa-gateway"]) == {
-        *(f"{verb} kappa.dev/functions" for verb in ("list", "watch")),
+        *(f"{verb} kappa.dev/{kind}" for kind in ("functions", "triggers") for verb in ("list", "watch")),
         *(f"{verb} pods" for verb in ("list", "watch")),
         "create authentication.k8s.io/tokenreviews",
         "create authorization.k8s.io/subjectaccessreviews",
@@ -160,7 +131,10 @@ def test_how_callers_are_checked(render: Any) -> None:
 
     nowhere = render({"gateway": {"auth": {"apiKeys": {"namespaces": []}}}})
     assert not [name for _, name in nowhere if name.endswith("api-keys")]
-    assert rights(nowhere["ClusterRole", "kappa-invoker"]) == {"invoke kappa.dev/functions"}
+    assert rights(nowhere["ClusterRole", "kappa-invoker"]) == {
+        "invoke kappa.dev/functions",
+        "invoke kappa.dev/triggers",
+    }
 
 
 @pytest.mark.parametrize("component", ["operator", "gateway"])
@@ -188,7 +162,9 @@ def test_pods_pass_the_restricted_level(render: Any, component: str) -> None:
 def test_containers(render: Any, component: str, ports: dict[str, int]) -> None:
     (container,) = pod_spec(render(), component)["containers"]
     env = {
-        entry["name"]: entry.get("value") or entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"]
+        entry["name"]: entry.get("value") or entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in container["env"]
+        if not entry["name"].startswith(EVENTS_ENV)
     }
     expected = {
         "POD_NAME": "metadata.name",
@@ -381,6 +357,19 @@ def test_replicas_are_left_to_the_autoscaler(render: Any) -> None:
 def test_url_of_the_gateway(render: Any, values: Json, url: str) -> None:
     env = pod_spec(render(values), "operator")["containers"][0]["env"]
     assert {"name": "KAPPA_GATEWAY_URL", "value": url} in env
+
+
+@pytest.mark.parametrize(
+    ("gateway", "url"),
+    [
+        ({}, None),
+        ({"url": "https://fn.example.org"}, "http://gateway.kappa-system"),
+        ({"insideUrl": "http://10.96.0.7"}, "http://10.96.0.7"),
+    ],
+)
+def test_where_instances_find_the_gateway(render: Any, gateway: Json, url: str | None) -> None:
+    env = pod_spec(render({"gateway": gateway}), "operator")["containers"][0]["env"]
+    assert {entry["name"]: entry.get("value") for entry in env}.get("KAPPA_INSIDE_URL") == url
 
 
 def test_ingress(render: Any) -> None:

@@ -27,6 +27,8 @@ async def test_helm_test(kappa: Cluster) -> None:
         ("operator", ["delete", "functions.kappa.dev"], False),
         ("operator", ["create", "deployments.apps"], False),
         ("gateway", ["watch", "functions.kappa.dev"], True),
+        ("gateway", ["watch", "triggers.kappa.dev"], True),
+        ("gateway", ["patch", "triggers.kappa.dev"], False),
         ("gateway", ["create", "pods"], False),
         ("gateway", ["get", "configmaps"], False),
         ("gateway", ["get", "secrets"], False),
@@ -42,12 +44,13 @@ async def test_rights(kappa: Cluster, who: str, what: list[str], allowed: bool) 
 async def test_upgrade_keeps_the_secret_and_serves_on(kappa: Cluster, values: Path) -> None:
     await kappa.apply(function("during", returns("here", 0.02), scaling={"minReplicas": 1}))
     await kappa.until("during", lambda status: status.get("readyReplicas", 0) >= 1)
-    before = await kappa.get("secret", "kappa-platform", namespace=kappa.system)
+    secrets = ("kappa-platform", "kappa-nats")
+    before = [(await kappa.get("secret", name, namespace=kappa.system))["data"] for name in secrets]
     async with kappa.load("during", 4, pause=0.02) as load:
         failure = await upgrade(kappa, values, "--set-string", "operator.podAnnotations.example\\.org/step=2")
     assert failure == ""
     assert load.failures == []
-    assert (await kappa.get("secret", "kappa-platform", namespace=kappa.system))["data"] == before["data"]
+    assert [(await kappa.get("secret", name, namespace=kappa.system))["data"] for name in secrets] == before
     await kappa.apply(function("during", returns("there", 0.02)))
     await kappa.until("during", is_ready)
     assert (await kappa.call("during")).json == "there"
@@ -64,6 +67,10 @@ async def test_upgrade_refuses_other_crds(kappa: Cluster, values: Path) -> None:
     assert await upgrade(kappa, values) == ""
 
 
+async def test_upgrade_refuses_to_lose_what_nats_holds(kappa: Cluster, values: Path) -> None:
+    assert "cannot become 1" in await upgrade(kappa, values, "--set", "nats.replicas=1")
+
+
 async def test_uninstall_leaves_no_pods(kappa: Cluster) -> None:
     await kappa.kubectl("delete", "fn", "--all")
     answer = await kappa.run("helm", "uninstall", "kappa", "-n", kappa.system, "--wait", "--timeout", "120s")
@@ -75,4 +82,4 @@ async def test_uninstall_leaves_no_pods(kappa: Cluster) -> None:
 
     await eventually(nothing_left, 120, "pods after uninstall")
     crds = names_of(await kappa.get("crd"))
-    assert {"functions.kappa.dev", "runtimes.kappa.dev"} <= set(crds)
+    assert {"functions.kappa.dev", "runtimes.kappa.dev", "triggers.kappa.dev"} <= set(crds)

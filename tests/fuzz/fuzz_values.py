@@ -224,6 +224,7 @@ def check_routes(case: Json) -> None:
     owners, conflicts = assign(Claim(e.key, e.created, e.routes) for e in entries)
     assert (owners, conflicts) == assign(Claim(e.key, e.created, e.routes) for e in reversed(entries))
     table = RouteTable(entries)
+    assert _found(table, host, method, path) or not table.names_host(host, method, path)
     try:
         check_path(path)
         split_function_path("/fn" + path)
@@ -236,6 +237,14 @@ def check_routes(case: Json) -> None:
     holders = {namespace_of(owner) for (at, _, _), owner in owners.items() if at and at == host}
     assert len(holders) <= 1, "two namespaces have one host"
     assert not holders or namespace_of(match.key) in holders, "another namespace answers on this host"
+
+
+def _found(table: RouteTable, host: str, method: str, path: str) -> bool:
+    try:
+        table.find(host, method, path)
+    except GatewayError:
+        return False
+    return True
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

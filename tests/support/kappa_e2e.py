@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ import aiohttp
 Json = Any
 
 POLL_SECONDS = 0.1
+CHART = Path(__file__).resolve().parents[2] / "charts" / "kappa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +223,20 @@ def returns(value: Json, sleep: float = 0.0) -> str:
 
 def names_of(objects: Sequence[Json]) -> list[str]:
     return [item["metadata"]["name"] for item in objects]
+
+
+def pod_spec(objects: Json, component: str) -> Json:
+    """Of what helm rendered: the pods of a Deployment."""
+    return objects["Deployment", f"kappa-{component}"]["spec"]["template"]["spec"]
+
+
+def rights(role: Json) -> set[str]:
+    """`verb group/resource[/name]` of every rule."""
+    return {
+        f"{verb} {group + '/' if group else ''}{resource}"
+        + "".join(f"[{name}]" for name in rule.get("resourceNames", ()))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.1
 
 def free_place(state: Path) -> Place:
     """A place whose ports were free a moment ago."""
-    sockets = [socket.socket() for _ in range(4)]
+    sockets = [socket.socket() for _ in range(6)]
     try:
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))

@@ -112,14 +112,17 @@ async def recording(upstream: str) -> AsyncIterator[Recorder]:
 
 
 def granted(chart: Path, account: str, namespace: str) -> set[Right]:
-    """What the roles in the chart's rbac*.yaml give to the ServiceAccount `account`, where only `default` has API keys.
+    """What the roles in the chart's rbac*.yaml give to the ServiceAccount `account`, where only `default` has
+    API keys and sources with Secrets.
 
     The file's few template expressions are all of one kind: whole lines that do not change what is granted, and the
     release's namespace. A line within a condition counts as granted.
     """
     text = (chart / "templates" / "rbac.yaml").read_text()
-    keys = (chart / "templates" / "rbac-api-keys.yaml").read_text().partition("{{- else }}")[2]
-    text += keys.replace("namespace: {{ . }}", "namespace: default")
+    for file in ("rbac-api-keys.yaml", "rbac-sources.yaml"):
+        secrets = (chart / "templates" / file).read_text().partition("{{- else }}")[2]
+        secrets = secrets.partition("{{- with $events.kubernetes.rules }}")[0]
+        text += secrets.replace("namespace: {{ . }}", "namespace: default")
     for release in ("{{ .Release.Namespace }}", "{{ $.Release.Namespace }}"):
         text = text.replace(release, namespace)
     lines = [line for line in text.splitlines() if not line.strip().startswith("{{")]

@@ -185,6 +185,9 @@ def _component(world: Platform, name: str) -> Json:
         "KAPPA_DOWN_WINDOW_SECONDS": "0.5",
         "KAPPA_SHUTDOWN_DELAY": "0",
         "KAPPA_API_KEY_NAMESPACES": "default",
+        # There is no NATS; the gateway reads Triggers and their Secrets all the same.
+        names.ENV_NATS_URL: "nats://127.0.0.1:1",
+        "KAPPA_SOURCE_SECRET_NAMESPACES": "default",
         "PATH": os.environ["PATH"],
     }
     fields = {names.ENV_POD_NAME: "metadata.name", names.ENV_POD_IP: "status.podIP"}

@@ -37,8 +37,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.gateway.url -}}
 {{ .Values.gateway.url | trimSuffix "/" }}
 {{- else -}}
-http://gateway.{{ .Release.Namespace }}{{ if ne (int .Values.gateway.service.port) 80 }}:{{ .Values.gateway.service.port }}{{ end }}
+{{ include "kappa.gatewayServiceUrl" . }}
 {{- end -}}
+{{- end }}
+
+{{- define "kappa.gatewayServiceUrl" -}}
+http://gateway.{{ .Release.Namespace }}{{ if ne (int .Values.gateway.service.port) 80 }}:{{ .Values.gateway.service.port }}{{ end }}
 {{- end }}
 
 {{/* Labels of the namespace that Kappa runs in, as NetworkPolicies name it. */}}

@@ -54,7 +54,15 @@ def address_problem(text: str, *, loopback: bool) -> str:
     return ""
 
 
-class _Resolver(AbstractResolver):
+def host_problem(url: str, *, loopback: bool) -> str:
+    """What is wrong with a URL whose host is an address; names are judged by the resolver."""
+    try:
+        return address_problem(urlsplit(url).hostname or "", loopback=loopback)
+    except ValueError:
+        return ""
+
+
+class GuardedResolver(AbstractResolver):
     """Names to the addresses that may be connected to."""
 
     def __init__(self, *, loopback: bool) -> None:
@@ -98,7 +106,8 @@ class HttpFetcher:
     async def _fetch(self, url: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=SECONDS)
         if self._session is None:
-            connector = aiohttp.TCPConnector(resolver=_Resolver(loopback=self._allow_http), limit=16, force_close=True)
+            resolver = GuardedResolver(loopback=self._allow_http)
+            connector = aiohttp.TCPConnector(resolver=resolver, limit=16, force_close=True)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         for _ in range(MAX_REDIRECTS + 1):

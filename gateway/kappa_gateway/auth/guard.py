@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from kappa_api import names
 from kappa_api.callers import OPEN, Auth, Cors, read_auth
 from kappa_api.errors import Problem
 from kappa_api.fields import Reader
@@ -139,7 +140,7 @@ class Guard:
             if verifier is None:
                 if access.auth.type == "none":
                     return b""
-                verifier = self._bind(entry.key, access)
+                verifier = self.bind(entry.key, access)
             identity = verifier.known(request)
         except GatewayError as failure:
             self._limit(call, failure)
@@ -182,7 +183,8 @@ class Guard:
         call.identity = identity
         call.extra += identity.lines
 
-    def _bind(self, key: str, access: Access) -> Verifier:
+    def bind(self, key: str, access: Access, resource: str = names.FUNCTION_PLURAL) -> Verifier:
+        """Makes the verifier. `resource`: what kind of object RBAC is asked about, in the plural."""
         auth = access.auth
         verifier: Verifier
         if auth.api_key is not None:
@@ -193,7 +195,7 @@ class Guard:
 
             verifier = JwtVerifier(key, auth.jwt, self._issuers_once(), self._passed, self._wall)
         elif auth.kubernetes is not None:
-            verifier = KubeVerifier(key, auth.kubernetes, self._reviews)
+            verifier = KubeVerifier(key, auth.kubernetes, self._reviews, resource)
         else:
             verifier = Closed()
         access.verifier = verifier

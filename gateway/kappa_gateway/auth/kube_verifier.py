@@ -73,10 +73,10 @@ class Reviews:
 
 
 class KubeVerifier:
-    """The callers of one function."""
+    """The callers of one function (or of one object of another `resource`)."""
 
-    def __init__(self, key: str, auth: KubernetesAuth, reviews: Reviews) -> None:
-        self._key, self._auth, self._reviews = key, auth, reviews
+    def __init__(self, key: str, auth: KubernetesAuth, reviews: Reviews, resource: str = names.FUNCTION_PLURAL) -> None:
+        self._key, self._auth, self._reviews, self._resource = key, auth, reviews, resource
         self._namespace, _, self._name = key.partition("/")
         self._digests = Digests()
 
@@ -120,7 +120,9 @@ class KubeVerifier:
             return self._refuse(digest, (False, "the token is not one of this cluster, or has ended"))
         name = str(user.get("username", ""))
         if not await self._allowed(user):
-            return self._refuse(digest, (True, f"{name} may not {VERB} functions/{self._name} in {self._namespace}"))
+            return self._refuse(
+                digest, (True, f"{name} may not {VERB} {self._resource}/{self._name} in {self._namespace}")
+            )
         facts = {key: user[key] for key in ("uid", "groups", "extra") if user.get(key)}
         identity = Identity.named("kubernetes", name, facts)
         now = reviews.wall()
@@ -153,7 +155,7 @@ class KubeVerifier:
                 "verb": VERB,
                 "group": names.GROUP,
                 "version": names.VERSION,
-                "resource": names.FUNCTION_PLURAL,
+                "resource": self._resource,
                 "name": self._name,
             },
         }

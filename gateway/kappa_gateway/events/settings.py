@@ -2,28 +2,51 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from kappa_api import names
+from kappa_gateway.auth.settings import ALL
 
 
 @dataclass(frozen=True, slots=True)
 class EventSettings:
-    """`urls`: of the NATS servers; none: there is no NATS, and no Triggers. `token`: what they want to see.
+    """`urls`: of the NATS servers; none: there is no NATS, and no Triggers. `token`: what they want to see; with
+    `user` it is that user's password.
 
     `replicas`: of each stream, 1, 3 or 5. `stored_bytes`: largest body of an asynchronous call; `message_bytes`: larger
     ones are put into the object store. `dead_seconds`: how long dead letters are kept. `ack_seconds`: a delivery that
     nobody speaks for is given to another gateway after so long. `work_bytes`: the work stream takes no more than this;
     callers then get 503.
+
+    `shared_subjects`: prefixes of subjects, streams and buckets on these servers that every namespace may use.
+    `secret_namespaces`: where Secrets with sources' credentials are read; (`*`,) for everywhere. RBAC must allow it.
+    `allow_loopback`: sources and destinations may be on this machine. `resources`: what `kubernetes` sources may watch
+    although the gateway itself has a right to it (`secrets`, `pods`, ...), as `plural` or `plural.group`.
     """
 
     urls: tuple[str, ...] = ()
     token: str = ""
+    user: str = ""
     replicas: int = 1
     message_bytes: int = 900 * 1024
     stored_bytes: int = 100 * 1024 * 1024
     dead_seconds: int = 14 * 86_400
     ack_seconds: float = 15.0
     work_bytes: int = 8 * 1024**3
+    shared_subjects: tuple[str, ...] = ()
+    secret_namespaces: tuple[str, ...] = (ALL,)
+    allow_loopback: bool = False
+    resources: tuple[str, ...] = ()
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """For nats-py's `connect`."""
+        if self.user:
+            return {"user": self.user, "password": self.token}
+        return {"token": self.token} if self.token else {}
+
+
+NONE: Final = EventSettings()
 
 
 def load(env: Mapping[str, str]) -> EventSettings:
@@ -32,4 +55,28 @@ def load(env: Mapping[str, str]) -> EventSettings:
     replicas = env.get("KAPPA_NATS_REPLICAS") or "1"
     if replicas not in ("1", "3", "5"):
         raise ValueError(f"KAPPA_NATS_REPLICAS={replicas!r} is not 1, 3 or 5")
-    return EventSettings(urls=urls, token=env.get(names.ENV_NATS_TOKEN, ""), replicas=int(replicas))
+    return EventSettings(
+        urls=urls,
+        token=env.get(names.ENV_NATS_TOKEN, ""),
+        user=env.get(names.ENV_NATS_USER, ""),
+        dead_seconds=_number(env, "KAPPA_DEAD_SECONDS", 14 * 86_400),
+        ack_seconds=_number(env, "KAPPA_ACK_SECONDS", 15),
+        work_bytes=_number(env, "KAPPA_WORK_BYTES", 8 * 1024**3),
+        replicas=int(replicas),
+        shared_subjects=_list(env.get("KAPPA_SHARED_SUBJECTS", "")),
+        secret_namespaces=_list(env.get("KAPPA_SOURCE_SECRET_NAMESPACES", ALL)),
+        allow_loopback=env.get(names.ENV_ALLOW_LOOPBACK, "").lower() in ("1", "true", "yes"),
+        resources=_list(env.get("KAPPA_KUBERNETES_SOURCES", "")),
+    )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(piece.strip() for piece in text.split(",") if piece.strip()))
+    return (ALL,) if ALL in found else found
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdigit() or not int(text):
+        raise ValueError(f"{name}={text!r} is not a whole number of at least 1")
+    return int(text)

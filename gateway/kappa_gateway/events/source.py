@@ -54,7 +54,8 @@ class Surroundings:
     `secret`: data of a Secret of type kappa.dev/source in the Trigger's namespace, decoded; None: there is none.
     `bus`: the platform's NATS connection (`kappa_gateway.events.bus.Bus`). `kube`: the API server (`kube.Kube`).
     `check_address(host, port)`: coroutine that resolves and raises SourceError for addresses that may not be connected
-    to. `wall`: epoch seconds.
+    to, and returns the host's addresses. `wall`: epoch seconds. `gateway`: this gateway's name. `shared`: prefixes that
+    the admin shares (see `tenancy`). `resources`: what `kubernetes` sources may read besides what is harmless.
     """
 
     sink: Sink
@@ -64,11 +65,16 @@ class Surroundings:
     kube: Any
     check_address: Any  # Callable[[str, int], Awaitable[None]]
     wall: Any  # Callable[[], float]
+    gateway: str = ""
+    shared: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
 
 
 class Source(Protocol):
-    """One Trigger's source. Modules in `sources/` offer `PLACE`, `SHAPE` (one of names.SHAPES) and
-    `make(trigger, surroundings) -> Source`; kinds with Place.NONE offer `receive` instead (see `Receiver`)."""
+    """One Trigger's source. Modules in `sources/` offer `SHAPE` (one of names.SHAPES) or `shape(trigger)`, `PLACE` or
+    `place(trigger)`, and `make(trigger, surroundings) -> Source`; kinds with Place.NONE offer `receive` instead (see
+    `Receiver`). `make` must not do I/O. A source that leaves something behind elsewhere has `async def forget(self)`:
+    called when its Trigger is gone, on a source that never ran, perhaps by several gateways one after the other."""
 
     async def run(self) -> None:
         """Reads until cancelled. Raises SourceError; whatever else it raises is logged as a bug and run again."""

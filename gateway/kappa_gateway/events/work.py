@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kappa_api import names
+from kappa_api.cloudevents import MEDIA_TYPE
+
 PREFIX: Final = "kappa.work."
 ASYNC, TRIGGER = "async", "trigger"
 
-_ID, _ACCEPTED, _CALL, _OBJECT, _ORIGIN = (
-    "Kappa-Id",
-    "Kappa-Accepted-Ms",
-    "Kappa-Call",
-    "Kappa-Object",
-    "Kappa-Origin",
-)
+#: Two things in one header: nats-py looks at every character of every header's name.
+_WORK: Final = "Kappa-Work"  # `<epoch milliseconds of acceptance> <id>`
+_CALL, _OBJECT, _ORIGIN = "Kappa-Call", "Kappa-Object", "Kappa-Origin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,12 @@ class HttpCall:
     lines: bytes
 
 
+#: Hands a function one CloudEvent, which is the body: event handlers get it as they get a Trigger's.
+EVENT_CALL: Final = HttpCall(
+    "POST", "/", f"content-type: {MEDIA_TYPE}\r\n{names.HEADER_EVENT_SHAPE}: cloudevent\r\n".encode()
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """`call` is None for an event: then `body` is its CloudEvent in the JSON format.
@@ -77,7 +82,7 @@ class Work:
     origin: str = ""
 
     def headers(self) -> dict[str, str]:
-        found = {_ID: self.id, _ACCEPTED: str(self.accepted_ms)}
+        found = {_WORK: f"{self.accepted_ms} {self.id}"}
         if self.call is not None:
             found[_CALL] = json.dumps([self.call.method, self.call.path, self.call.lines.decode("latin-1")])
         if self.stored:
@@ -92,9 +97,10 @@ class Work:
         headers = headers or {}
         try:
             call = HttpCall(*_call(headers[_CALL])) if _CALL in headers else None
+            accepted, _, work_id = headers[_WORK].partition(" ")
             return cls(
-                headers[_ID],
-                int(headers[_ACCEPTED]),
+                work_id,
+                int(accepted),
                 body,
                 call,
                 headers.get(_OBJECT, ""),
@@ -102,6 +108,12 @@ class Work:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"a message in the work stream that is not Kappa's: {error!r}") from error
+
+
+def accepted_ms(headers: Mapping[str, str]) -> int:
+    """When the work with these headers was accepted; 0: it is not Kappa's."""
+    digits = headers.get(_WORK, "").partition(" ")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _call(text: str) -> tuple[str, str, bytes]:

@@ -5,8 +5,9 @@ import time
 import aiohttp
 
 from kappa_local.demo.screen import Screen
-from kappa_local.demo.steps import STEPS, Stage, StepError
-from kappa_local.platform.lifecycle import start, stop
+from kappa_local.demo.script import STEPS
+from kappa_local.demo.steps import Stage, StepError
+from kappa_local.platform.lifecycle import PARTS, start, stop
 from kappa_local.platform.settings import Place
 
 LOG_LINES = 25
@@ -27,7 +28,7 @@ async def demo(where: Place, screen: Screen) -> int:
                     screen.right(await step(stage))
                 except StepError as error:
                     screen.wrong(str(error))
-                    for component in ("operator", "gateway"):
+                    for component in PARTS:
                         answer = await kubectl.run(["-n", "kappa-system", "logs", component, f"--tail={LOG_LINES}"])
                         screen.output(f"--- last lines of {component}\n{answer.text}")
                     return 1

@@ -43,6 +43,7 @@ def _welcome(where: Place) -> None:
 Kappa is up.
 
   gateway   {where.gateway_url}
+  NATS      nats://127.0.0.1:{where.nats_port}, MQTT on port {where.mqtt_port}
   kubectl   export KUBECONFIG={where.kubeconfig} PATH={Path(sys.executable).parent}:$PATH
 
 Try:

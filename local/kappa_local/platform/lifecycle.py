@@ -18,6 +18,7 @@ from kappa_local.platform.settings import Place, SetupError, check_ports
 START_SECONDS = 30.0
 STOP_SECONDS = 45.0
 POLL_SECONDS = 0.05
+PARTS = ("operator", "gateway", "nats")
 
 
 def running(where: Place) -> int:
@@ -30,7 +31,7 @@ def running(where: Place) -> int:
 
 
 async def start(where: Place, say: Callable[[str], None]) -> Kubectl:
-    """Starts cluster, operator and gateway, and returns when both are Ready. Raises SetupError with the reason."""
+    """Starts cluster, operator, gateway and NATS, and returns when all are Ready. Raises SetupError with the reason."""
     if running(where):
         raise SetupError(f"Kappa is already up (state in {where.state.name}/): `make down` stops it")
     check_ports(where)
@@ -43,13 +44,13 @@ async def start(where: Place, say: Callable[[str], None]) -> Kubectl:
         kubectl = Kubectl(where.kubeconfig)
         say(f"embedded cluster: API on 127.0.0.1:{where.api_port} after {time.monotonic() - begun:.1f} s")
         await kubectl.apply(custom_resource_definitions())
-        await kubectl.apply(platform(where, secrets.token_hex(32)))
+        await kubectl.apply(platform(where, secrets.token_hex(32), secrets.token_hex(16)))
         answer = await kubectl.run(
-            ["-n", "kappa-system", "wait", "--for=condition=Ready", "pod/operator", "pod/gateway", "--timeout=30s"]
+            ["-n", "kappa-system", "wait", "--for=condition=Ready", *(f"pod/{name}" for name in PARTS), "--timeout=30s"]
         )
         if not answer.ok:
-            raise SetupError(f"operator and gateway did not become Ready: {answer.text}\n{await _logs(kubectl)}")
-        say(f"operator and gateway Ready after {time.monotonic() - begun:.1f} s; gateway on {where.gateway_url}")
+            raise SetupError(f"{', '.join(PARTS)} did not become Ready: {answer.text}\n{await _logs(kubectl)}")
+        say(f"operator, gateway and NATS Ready after {time.monotonic() - begun:.1f} s; gateway on {where.gateway_url}")
     except BaseException:
         stop(where)
         raise
@@ -94,7 +95,7 @@ async def _until(done: Callable[[], bool], process: subprocess.Popen[bytes], whe
 
 
 async def _logs(kubectl: Kubectl) -> str:
-    answers = [await kubectl.run(["-n", "kappa-system", "logs", name, "--tail=15"]) for name in ("operator", "gateway")]
+    answers = [await kubectl.run(["-n", "kappa-system", "logs", name, "--tail=15"]) for name in PARTS]
     return "\n".join(answer.text for answer in answers)
 
 

@@ -1,4 +1,4 @@
-"""What is applied to an empty embedded cluster to make it Kappa: the chart's CRDs, a namespace, a Runtime, two pods.
+"""What is applied to an empty embedded cluster to make it Kappa: the chart's CRDs, a namespace, a Runtime, three pods.
 
 Operator and gateway run as pods on the host network: `kubectl -n kappa-system get pods` and `logs` show them, and
 the operator finds the gateway exactly as in a real cluster. They are the same programs as there.
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kappa_api import names
+from kappa_local.platform.nats import gateway_env, nats
 from kappa_local.platform.settings import REPOSITORY, Place
 
 Json = dict[str, Any]
@@ -24,9 +25,12 @@ def custom_resource_definitions(folder: Path = CRDS) -> list[Json]:
     return [document for file in sorted(folder.glob("*.yaml")) for document in yaml.safe_load_all(file.read_text())]
 
 
-def platform(where: Place, secret: str) -> list[Json]:
-    """The objects of a platform with one operator and one gateway; `secret` is the platform secret."""
-    return [_namespace(), _runtime(), _invoker(), _operator(where, secret), _gateway(where, secret)]
+def platform(where: Place, secret: str, nats_token: str = "") -> list[Json]:
+    """The objects of a platform with one operator and one gateway; `secret` is the platform secret. With a token there
+    is a NATS server too, which lets the gateway in by it; without, no asynchronous invocations and no Triggers."""
+    events = gateway_env(where, nats_token) if nats_token else {}
+    server = nats(where, nats_token) if nats_token else []
+    return [_namespace(), _runtime(), _invoker(), *server, _operator(where, secret), _gateway(where, secret, events)]
 
 
 def _namespace() -> Json:
@@ -44,7 +48,8 @@ def _runtime() -> Json:
 
 def _invoker() -> Json:
     """As the chart has it: for RoleBindings to whom `http.auth.type: kubernetes` is to let in."""
-    rule = {"apiGroups": [names.GROUP], "resources": [names.FUNCTION_PLURAL], "verbs": ["invoke"]}
+    resources = [names.FUNCTION_PLURAL, names.TRIGGER_PLURAL]
+    rule = {"apiGroups": [names.GROUP], "resources": resources, "verbs": ["invoke"]}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -61,14 +66,15 @@ def _operator(where: Place, secret: str) -> Json:
     return _component(where, names.COMPONENT_OPERATOR, secret, env, {names.ADMIN_PORT_NAME: where.operator_admin_port})
 
 
-def _gateway(where: Place, secret: str) -> Json:
+def _gateway(where: Place, secret: str, events: dict[str, str]) -> Json:
     env = {
         names.ENV_DATA_PORT: str(where.gateway_port),
         names.ENV_ADMIN_PORT: str(where.gateway_admin_port),
         "KAPPA_SHUTDOWN_DELAY": "0",
         "KAPPA_JWKS_ALLOW_HTTP": "true",  # an issuer on this machine has no certificate
         "KAPPA_JWKS_RETRY": "1",
-    }
+        names.ENV_ALLOW_LOOPBACK: "true",  # what a Trigger or a destination names is on this machine, too
+    } | events
     ports = {"http": where.gateway_port, names.ADMIN_PORT_NAME: where.gateway_admin_port}
     return _component(where, names.COMPONENT_GATEWAY, secret, env, ports)
 

@@ -22,6 +22,8 @@ class Place:
     gateway_port: int = 8080
     gateway_admin_port: int = 8081
     operator_admin_port: int = 8082
+    nats_port: int = 4222
+    mqtt_port: int = 1883
 
     @property
     def kubeconfig(self) -> Path:
@@ -46,6 +48,8 @@ class Place:
             "KAPPA_GATEWAY_PORT": self.gateway_port,
             "KAPPA_GATEWAY_ADMIN_PORT": self.gateway_admin_port,
             "KAPPA_OPERATOR_ADMIN_PORT": self.operator_admin_port,
+            "KAPPA_NATS_PORT": self.nats_port,
+            "KAPPA_MQTT_PORT": self.mqtt_port,
         }
 
 

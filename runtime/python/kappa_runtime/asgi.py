@@ -9,9 +9,10 @@ that does not end by itself is cancelled a little later.
 import time
 from collections import deque
 
+from kappa_runtime import emitting
 from kappa_runtime.asgi_flow import AsgiFlow, ClientGoneError
 from kappa_runtime.asgi_scope import Message, header_pairs, make_scope
-from kappa_runtime.exchange import Exchange, Headers
+from kappa_runtime.exchange import Exchange, Headers, Request
 from kappa_runtime.function import Function
 from kappa_runtime.invoke import Call, Floor, duration_header, failed
 from kappa_runtime.logs import current
@@ -101,6 +102,7 @@ class AsgiInvocation(AsgiFlow):
     async def run_async(self) -> None:
         current.set(self.scope)
         request = self.exchange.request
+        emitting.current.set(_origin(self.call, request))
         scope = make_scope("http", request, self.function, self.call)
         scope["method"] = request.method
         error: BaseException | None = None
@@ -164,6 +166,14 @@ class AsgiInvocation(AsgiFlow):
         self._chunks.extend(chunks)
         self._ended = self._ended or end
         self.wake()
+
+
+def _origin(call: Call, request: Request) -> emitting.Origin:
+    """An event that is delivered has its id in a header (binary mode); its request's id is another at each attempt."""
+    event = request.header(b"ce-id")
+    if call.attempt < 0 or not event:
+        return call.origin
+    return emitting.Origin(call.request_id, call.deadline, f"{request.header(b'ce-source')} {event}")
 
 
 def _start(message: Message) -> tuple[int, Headers, int]:

@@ -49,7 +49,9 @@ def make_scope(kind: str, request: Request, function: Function, call: Call) -> M
         "server": (host, int(port)) if host and port.isdigit() else (request.header(b"host"), 443 if secure else 80),
         "extensions": {},
         "state": dict(function.lifespan.state) if function.lifespan else {},
-        "kappa.context": Context(function.info, call.request_id, int(call.deadline * 1000)),
+        "kappa.context": Context(
+            function.info, call.request_id, int(call.deadline * 1000), attempt=max(0, call.attempt)
+        ),
         "kappa.authorizer": read_authorizer(request.header(_IDENTITY_DATA)),
     }
 

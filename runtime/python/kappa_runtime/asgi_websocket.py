@@ -10,6 +10,7 @@ WebSocket has none. On SIGTERM the client is told to come back elsewhere (close 
 from collections import deque
 from typing import Any
 
+from kappa_runtime import emitting
 from kappa_runtime import websocket as ws
 from kappa_runtime.asgi_flow import AsgiFlow, ClientGoneError
 from kappa_runtime.asgi_scope import Message, header_pairs, make_scope
@@ -152,6 +153,7 @@ class WebSocketInvocation(AsgiFlow):
     # --- on the function's loop -------------------------------------------------------------------------------------
     async def run_async(self) -> None:
         current.set(self.scope)
+        emitting.current.set(self.call.origin)
         request = self.exchange.request
         scope = make_scope("websocket", request, self.function, self.call)
         scope["subprotocols"] = ws.subprotocols(request)

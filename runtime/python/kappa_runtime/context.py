@@ -2,6 +2,10 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
+
+from kappa_runtime.cloudevent import Event
+from kappa_runtime.emitting import emit
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,23 @@ class FunctionInfo:
 
 
 class Context:
-    """One invocation, as its handler sees it. `deadline_ms` is epoch milliseconds."""
+    """One invocation, as its handler sees it. `deadline_ms` is epoch milliseconds.
 
-    __slots__ = ("_function", "client_context", "deadline_ms", "identity", "request_id")
+    `cloud_events`: what a Trigger delivers; empty for a call. `attempt`: how often this was tried before and failed.
+    """
 
-    def __init__(self, function: FunctionInfo, request_id: str, deadline_ms: int) -> None:
+    __slots__ = ("_function", "attempt", "client_context", "cloud_events", "deadline_ms", "identity", "request_id")
+
+    def __init__(
+        self,
+        function: FunctionInfo,
+        request_id: str,
+        deadline_ms: int,
+        cloud_events: tuple[Event, ...] = (),
+        attempt: int = 0,
+    ) -> None:
         self._function, self.request_id, self.deadline_ms = function, request_id, deadline_ms
+        self.cloud_events, self.attempt = cloud_events, attempt
         self.client_context = self.identity = None
 
     def __repr__(self) -> str:
@@ -35,6 +50,15 @@ class Context:
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the deadline, never below 0."""
         return max(0, self.deadline_ms - int(time.time() * 1000))
+
+    def emit(self, type: str, data: Any = None, *, subject: str = "", source: str = "", id: str = "") -> Any:
+        """Emits one CloudEvent to this namespace's Triggers: see `kappa_runtime.emit`. Async code awaits it."""
+        return emit(type, data, subject=subject, source=source, id=id)
+
+    @property
+    def cloud_event(self) -> Event | None:
+        """The event that a Trigger delivers, the first one of a batch; None for a call."""
+        return self.cloud_events[0] if self.cloud_events else None
 
     @property
     def aws_request_id(self) -> str:

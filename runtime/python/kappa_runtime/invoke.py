@@ -16,19 +16,23 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kappa_api.cloudevents import CloudEventError
 from kappa_api.names import HEADER_DURATION, HEADER_ERROR, HEADER_ERROR_SOURCE, SOURCE_FUNCTION
+from kappa_runtime import emitting
+from kappa_runtime.cloudevent import Delivery, Event, read_events, read_shape
 from kappa_runtime.context import Context
 from kappa_runtime.exchange import JSON, Consumer, Exchange, Headers
 from kappa_runtime.executor import Interrupted, Job
 from kappa_runtime.function import Function
 from kappa_runtime.lambda_events import make_event
 from kappa_runtime.logs import Scope, Sink, current
-from kappa_runtime.replies import Reply, ReplyError, make_reply
+from kappa_runtime.replies import Reply, ReplyError, make_data_reply, make_reply
 from kappa_runtime.settings import Settings
 from kappa_runtime.tracebacks import Report
 
 EXIT_ERROR = "Runtime.ExitError"
 INVALID_REPLY = "Runtime.InvalidReply"
+INVALID_EVENT = "Runtime.InvalidEvent"
 TIMEOUT = "Timeout"
 
 
@@ -52,12 +56,21 @@ class Floor(Protocol):
 @dataclass(frozen=True, slots=True)
 class Call:
     """The facts of one call. `arrival` and `deadline` are epoch seconds. `function`: `namespace/name` that it is meant
-    for; empty when it does not say."""
+    for; empty when it does not say. `shape`: of the CloudEvents in the body, empty for a plain call. `attempt`: how
+    often it was attempted before and failed; -1 when it is not asynchronous."""
 
     request_id: str
     arrival: float
     deadline: float
     function: bytes = b""
+    shape: str = ""
+    attempt: int = -1
+
+    @property
+    def origin(self) -> emitting.Origin:
+        """Of the events that it emits."""
+        # An asynchronous call keeps its request id; events are known by their own ids.
+        return emitting.Origin(self.request_id, self.deadline, self.request_id if self.attempt >= 0 else "")
 
 
 class Invocation(Job, Consumer):
@@ -190,12 +203,13 @@ class EventInvocation(Invocation):
     # --- on the function's side -------------------------------------------------------------------------------------
     def run(self) -> None:
         current.set(self.scope)
+        emitting.current.set(self.call.origin)
         started = time.perf_counter()
         try:
             result = self.function.loaded.handler(*self._arguments())
             if inspect.iscoroutine(result):  # a decorator hid that the handler is async
                 result = asyncio.get_event_loop().run_until_complete(result)
-            self._outcome = make_reply(result, self.floor.settings.max_reply_bytes)
+            self._outcome = self._reply(result)
         except Interrupted:
             raise
         except BaseException as error:
@@ -204,10 +218,11 @@ class EventInvocation(Invocation):
 
     async def run_async(self) -> None:
         current.set(self.scope)
+        emitting.current.set(self.call.origin)
         started = time.perf_counter()
         try:
             result = await self.function.loaded.handler(*self._arguments())
-            self._outcome = make_reply(result, self.floor.settings.max_reply_bytes)
+            self._outcome = self._reply(result)
         except BaseException as error:
             if isinstance(error, GeneratorExit):
                 raise
@@ -219,11 +234,33 @@ class EventInvocation(Invocation):
         call, info = self.call, self.function.info
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        event = make_event(self.exchange.request, body, info, call.request_id, call.arrival)
-        return event, Context(info, call.request_id, int(call.deadline * 1000))
+        attempt = max(0, call.attempt)
+        events: tuple[Event, ...] = ()
+        if call.shape:
+            from kappa_runtime.records import shaped  # it costs memory, and most instances serve calls only
+
+            shape, batch = read_shape(call.shape)
+            try:
+                events = read_events(body)
+                # Sorted: what failed together may return in another order.
+                work = "\n".join(sorted(f"{event.source} {event.id}" for event in events))
+                emitting.current.set(emitting.Origin(call.request_id, call.deadline, work))
+                event = shaped(Delivery(shape, events, info.namespace, batch, attempt, call.arrival))
+            except CloudEventError as error:
+                raise InvalidEventError(str(error)) from error
+        else:
+            event = make_event(self.exchange.request, body, info, call.request_id, call.arrival)
+        return event, Context(info, call.request_id, int(call.deadline * 1000), events, attempt)
+
+    def _reply(self, result: Any) -> Reply:
+        return (make_data_reply if self.call.shape else make_reply)(result, self.floor.settings.max_reply_bytes)
 
     def _failed(self, error: BaseException) -> Reply:
         return failed(error, self.function, self.call, self.floor.sink)
+
+
+class InvalidEventError(Exception):
+    """What came is not what the shape is made of: the source's fault, and the handler has not run."""
 
 
 def duration_header(seconds: float) -> tuple[bytes, bytes]:
@@ -235,6 +272,9 @@ def failed(error: BaseException, function: Function, call: Call, sink: Sink) -> 
     if isinstance(error, ReplyError):
         sink.record("ERROR", f"{INVALID_REPLY}: {error}", call.request_id)
         return failure(500, INVALID_REPLY, str(error), call)
+    if isinstance(error, InvalidEventError):
+        sink.record("ERROR", f"{INVALID_EVENT}: {error}", call.request_id)
+        return failure(500, INVALID_EVENT, str(error), call)
     report = Report(error, function.loaded.code_dir)
     kind, message = report.type, report.message
     if isinstance(error, SystemExit):

@@ -49,6 +49,16 @@ def make_reply(value: Any, max_bytes: int) -> Reply:
     return reply
 
 
+def make_data_reply(value: Any, max_bytes: int) -> Reply:
+    """The same where nobody has made an HTTP call: the result is data, whatever its keys are called."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return make_reply(value, max_bytes)
+    body = to_json(value, "the result")
+    if len(body) > max_bytes:
+        raise ReplyError(f"the result has {len(body)} bytes; at most {max_bytes} are allowed")
+    return 200, [JSON_TYPE], body
+
+
 def to_json(value: Any, what: str) -> bytes:
     """Compact JSON (RFC 8259) in UTF-8. Raises ReplyError where `value` has no such form."""
     try:

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from kappa_api.names import (
+    FUNCTION_PATH,
+    HEADER_ATTEMPT,
     HEADER_DEADLINE,
+    HEADER_EVENT_SHAPE,
     HEADER_FUNCTION,
     HEADER_REQUEST_ID,
     PATH_PREFIX,
@@ -21,7 +24,7 @@ from kappa_api.names import (
     REFUSED_MISDIRECTED,
 )
 from kappa_api.wire import ByteCode, LoadError, Specialize
-from kappa_runtime import platform
+from kappa_runtime import emitting, platform
 from kappa_runtime.asgi import AsgiInvocation
 from kappa_runtime.asgi_websocket import WebSocketInvocation, wants_websocket
 from kappa_runtime.context import FunctionInfo
@@ -32,6 +35,7 @@ from kappa_runtime.instance import WAIT, Instance
 from kappa_runtime.invoke import Call, EventInvocation, Invocation
 from kappa_runtime.loader import make_code_dir
 from kappa_runtime.logs import Sink
+from kappa_runtime.posting import poster
 from kappa_runtime.preload import Preload
 from kappa_runtime.settings import Settings
 
@@ -40,6 +44,8 @@ _PLATFORM_PREFIX = PATH_PREFIX.encode()
 _REQUEST_ID = HEADER_REQUEST_ID.encode()
 _DEADLINE = HEADER_DEADLINE.encode()
 _FUNCTION = HEADER_FUNCTION.encode()
+_SHAPE = HEADER_EVENT_SHAPE.encode()
+_ATTEMPT = HEADER_ATTEMPT.encode()
 
 
 class Server:
@@ -103,7 +109,7 @@ class Server:
 
     def _call(self, exchange: Exchange) -> Call:
         now = time.time()
-        request_id, deadline, function = "", 0.0, b""
+        request_id, deadline, function, shape, attempt = "", 0.0, b"", "", -1
         for name, value in exchange.request.headers:
             if name == _REQUEST_ID:
                 request_id = value.decode("ascii", "replace")
@@ -111,9 +117,14 @@ class Server:
                 deadline = int(value) / 1000
             elif name == _FUNCTION:
                 function = value
+            elif name == _SHAPE:
+                shape = value.decode("latin-1")
+            elif name == _ATTEMPT and value.isdigit() and len(value) < 10:
+                attempt = int(value)
         info = self.instance.info
         limit = now + (info.timeout_seconds if info else 0)
-        return Call(request_id or str(uuid4()), now, min(deadline, limit) if deadline else limit, function)
+        deadline = min(deadline, limit) if deadline else limit
+        return Call(request_id or str(uuid4()), now, deadline, function, shape, attempt)
 
     def _invoke(self, exchange: Exchange, call: Call) -> None:
         function = self._function
@@ -158,6 +169,9 @@ class Server:
         )
         self.instance.loading(info, spec.concurrency)
         self.sink.function = info.key
+        if self.settings.gateway_url:
+            post = poster(self.settings.gateway_url, self.settings.token, info.namespace, info.pod_name)
+            emitting.install(emitting.Emitter(FUNCTION_PATH + info.key, post))
 
         def ready(function: Function, byte_code: ByteCode | None) -> None:
             if self.instance.spent:

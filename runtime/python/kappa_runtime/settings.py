@@ -3,7 +3,7 @@
 from collections.abc import MutableMapping
 from dataclasses import dataclass, fields, replace
 
-from kappa_api.names import ENV_POD_IP, ENV_POD_NAME, ENV_POD_TOKEN, ENV_PORT, INSTANCE_PORT
+from kappa_api.names import ENV_GATEWAY_URL, ENV_POD_IP, ENV_POD_NAME, ENV_POD_TOKEN, ENV_PORT, INSTANCE_PORT
 
 #: `KAPPA_RUNTIME_<FIELD>` overrides any number below, for tests and for unusual networks.
 OVERRIDE_PREFIX = "KAPPA_RUNTIME_"
@@ -14,6 +14,7 @@ class Settings:
     """Sizes are bytes, times are seconds.
 
     `token`: what the platform must present; empty refuses every platform call (nobody can specialize the pod).
+    `gateway_url`: where emitted events go; empty: none can be emitted.
     `keep_alive_seconds`: how long an idle connection stays open. Longer than the gateway keeps one in its pool (60 s),
     so that it is always the gateway that closes, and no request meets a connection that is just being closed here.
     `head_seconds`: how long a client may take over a request's header section before 408.
@@ -33,6 +34,7 @@ class Settings:
     port: int = INSTANCE_PORT
     token: str = ""
     pod_name: str = ""
+    gateway_url: str = ""
     temp_dir: str = "/tmp"
     max_head_bytes: int = 64 << 10
     max_target_bytes: int = 16 << 10
@@ -63,6 +65,7 @@ def from_environment(env: MutableMapping[str, str]) -> Settings:
         port=int(env.get(ENV_PORT) or INSTANCE_PORT),
         token=env.pop(ENV_POD_TOKEN, ""),
         pod_name=env.get(ENV_POD_NAME, ""),
+        gateway_url=env.get(ENV_GATEWAY_URL, ""),
         temp_dir=env.get("TMPDIR") or "/tmp",
     )
     changes: dict[str, float] = {}

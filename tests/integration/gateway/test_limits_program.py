@@ -7,9 +7,8 @@ import asyncio
 import json
 import os
 import resource
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
-from kappa_gateway_rig import Upstream, controller_reference, free_port, reply
+from kappa_gateway_program import Home, Program, gateway_program
+from kappa_gateway_rig import Upstream, controller_reference, reply
 
 from kappa_api import names
 from kappa_local.cluster import Running, spawn
@@ -31,15 +31,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
-class Gateway:
-    """A gateway process."""
-
-    child: asyncio.subprocess.Process
-    url: str
-    admin: str
-
-
-@dataclass
 class World:
     """The cluster's API. Everything that is opened is closed with `stack`."""
 
@@ -47,6 +38,10 @@ class World:
     http: aiohttp.ClientSession
     folder: Path
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @property
+    def home(self) -> Home:
+        return Home(self.running.kubeconfig, self.folder, self.http)
 
     async def api(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"content-type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
@@ -92,19 +87,19 @@ class World:
         labels = {names.LABEL_PART_OF: "kappa", names.LABEL_COMPONENT: names.COMPONENT_GATEWAY}
         await self.api("POST", GATEWAYS, a_pod({"name": name, "labels": labels, "annotations": NO_PROCESS}))
 
-    async def metrics(self, gateway: Gateway) -> dict[str, float]:
+    async def metrics(self, gateway: Program) -> dict[str, float]:
         async with self.http.get(gateway.admin + names.PATH_METRICS) as answer:
             lines = (await answer.text()).splitlines()
         return {
             series: float(value) for series, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")
         }
 
-    async def until(self, gateway: Gateway, series: str, value: float) -> None:
+    async def until(self, gateway: Program, series: str, value: float) -> None:
         async with asyncio.timeout(15):
             while (await self.metrics(gateway)).get(series) != value:
                 await asyncio.sleep(0.02)
 
-    async def call(self, gateway: Gateway, name: str, **options: Any) -> tuple[int, Any]:
+    async def call(self, gateway: Program, name: str, **options: Any) -> tuple[int, Any]:
         async with self.http.get(f"{gateway.url}/fn/default/{name}", **options) as answer:
             await answer.read()
             return answer.status, answer.headers
@@ -113,49 +108,6 @@ class World:
 def a_pod(meta: dict[str, Any]) -> dict[str, Any]:
     containers = [{"name": names.CONTAINER_NAME, "image": "none"}]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": containers}}
-
-
-@asynccontextmanager
-async def program(world: World, name: str, descriptors: int = 0, **env: str) -> AsyncIterator[Gateway]:
-    """A gateway that is ready. `descriptors`: how many files it may open."""
-    port, admin = free_port(), free_port()
-    settings = {
-        **os.environ,
-        "KUBECONFIG": str(world.running.kubeconfig),
-        names.ENV_SECRET: "test-secret",
-        names.ENV_POD_NAME: name,
-        names.ENV_BIND: "127.0.0.1",
-        names.ENV_DATA_PORT: str(port),
-        names.ENV_ADMIN_PORT: str(admin),
-        "KAPPA_SHUTDOWN_DELAY": "0",
-        **env,
-    }
-
-    def limit() -> None:
-        if descriptors:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-    with (world.folder / f"{name}.log").open("wb") as log:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kappa_gateway", env=settings, stderr=log, stdout=log, preexec_fn=limit
-        )
-    found = Gateway(child, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}")
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                assert child.returncode is None, (world.folder / f"{name}.log").read_text()
-                try:
-                    async with world.http.get(found.admin + names.PATH_READYZ) as answer:
-                        if answer.status == 200:
-                            break
-                except aiohttp.ClientConnectionError:
-                    pass
-                await asyncio.sleep(0.05)
-        yield found
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -183,7 +135,7 @@ async def test_gateways_share_a_rate(world: World) -> None:
     hello = await world.function("hello", limits={"rate": {"requests": 10, "perSeconds": 600}})
     for name in ("share-1", "share-2"):
         await world.gateway_pod(name)
-    async with program(world, "share-1") as first, program(world, "share-2") as second:
+    async with gateway_program(world.home, "share-1") as first, gateway_program(world.home, "share-2") as second:
         for gateway in (first, second):
             await world.until(gateway, "kappa_gateway_gateways", 2)
         for gateway in (first, second):
@@ -207,7 +159,7 @@ async def test_gateways_share_a_rate(world: World) -> None:
 
 async def test_limits_are_applied_with_kubectl_and_change_at_once(world: World) -> None:
     await world.function("edited", limits={"callerRate": {"requests": 1, "perSeconds": 600}})
-    async with program(world, "edit-1") as gateway:
+    async with gateway_program(world.home, "edit-1") as gateway:
         assert [(await world.call(gateway, "edited"))[0] for _ in range(2)] == [200, 429]
         await world.api("PATCH", f"{FUNCTIONS}/edited", {"spec": {"http": {"limits": None}}})
         async with asyncio.timeout(10):
@@ -221,7 +173,7 @@ async def test_limits_are_applied_with_kubectl_and_change_at_once(world: World) 
 async def test_settings_of_the_gateway(world: World) -> None:
     await world.function("plain")
     env = {"KAPPA_RATE": "2/600", "KAPPA_MAX_CONNECTIONS": "4", "KAPPA_MAX_CONNECTIONS_PER_ADDRESS": "3"}
-    async with program(world, "set-1", **env) as gateway:
+    async with gateway_program(world.home, "set-1", **env) as gateway:
         await world.until(gateway, "kappa_gateway_gateways", 1)
         assert [(await world.call(gateway, "plain"))[0] for _ in range(3)] == [200, 200, 429]
         host, port = gateway.url.removeprefix("http://").split(":")
@@ -244,7 +196,7 @@ async def test_a_gateway_without_descriptors_lives_on(world: World) -> None:
         await release.wait()
         writer.write(reply())
 
-    async with program(world, "scarce-1", descriptors=100) as gateway:
+    async with gateway_program(world.home, "scarce-1", descriptors=100) as gateway:
         cap = int((await world.metrics(gateway))["kappa_gateway_client_connections_limit"])
         assert cap == 25
         host, port = gateway.url.removeprefix("http://").split(":")
@@ -269,7 +221,7 @@ async def test_a_gateway_without_descriptors_lives_on(world: World) -> None:
 async def test_descriptors_that_run_out_all_the_same(world: World) -> None:
     """The cap is set wrongly on purpose: more connections than descriptors. Nothing ends but those connections."""
     await world.function("exhausted")
-    async with program(world, "out-1", descriptors=100) as gateway:
+    async with gateway_program(world.home, "out-1", descriptors=100) as gateway:
         pid = gateway.child.pid
         open_now = len(os.listdir(f"/proc/{pid}/fd"))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 5, 100))

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
+from kappa_gateway_program import COMMAND, SECRET, Home, Program, gateway_program
 from kappa_gateway_rig import controller_reference, free_port
 
 from kappa_api import names
@@ -23,7 +23,6 @@ from kappa_api.wire import Specialize, Stats
 from kappa_local.cluster import Running, spawn
 
 CRDS = Path(__file__).resolve().parents[3] / "charts" / "kappa" / "crds"
-SECRET = "test-secret"
 IMAGE = "kappa-runtime-python"
 CODE = """
 import asyncio, os, time
@@ -37,15 +36,6 @@ PODS = "/api/v1/namespaces/default/pods"
 
 
 @dataclass
-class Program:
-    """A gateway process."""
-
-    child: asyncio.subprocess.Process
-    url: str
-    admin: str
-
-
-@dataclass
 class World:
     """The cluster's API and an HTTP client; `gateway` is one gateway that all tests of the module use."""
 
@@ -54,6 +44,10 @@ class World:
     http: aiohttp.ClientSession
     folder: Path
     gateway: Program | None = None
+
+    @property
+    def home(self) -> Home:
+        return Home(self.kubeconfig, self.folder, self.http)
 
     async def write(self, path: str, body: Any, method: str = "POST") -> Any:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
@@ -149,43 +143,6 @@ class World:
         await self.until(look)
 
 
-@asynccontextmanager
-async def program(world: World, name: str, **env: str) -> AsyncIterator[Program]:
-    """A gateway that is ready."""
-    port, admin = free_port(), free_port()
-    settings = {
-        **os.environ,
-        "KUBECONFIG": str(world.kubeconfig),
-        names.ENV_SECRET: SECRET,
-        names.ENV_POD_NAME: name,
-        names.ENV_BIND: "127.0.0.1",
-        names.ENV_DATA_PORT: str(port),
-        names.ENV_ADMIN_PORT: str(admin),
-        "KAPPA_SHUTDOWN_DELAY": "0",
-        **env,
-    }
-    with (world.folder / f"{name}.log").open("wb") as log:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kappa_gateway", env=settings, stderr=log, stdout=log
-        )
-    found = Program(child, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}")
-    try:
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    async with world.http.get(found.admin + names.PATH_READYZ) as reply:
-                        if reply.status == 200:
-                            break
-                except aiohttp.ClientConnectionError:
-                    assert child.returncode is None, (world.folder / f"{name}.log").read_text()
-                await asyncio.sleep(0.05)
-        yield found
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
-
-
 async def prepare(running: Running, http: aiohttp.ClientSession, folder: Path) -> World:
     world = World(running.url, running.kubeconfig, http, folder)
     for file in sorted(CRDS.glob("*.yaml")):
@@ -209,7 +166,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("gateway")
     async with spawn(folder / "cluster", IMAGES) as running, aiohttp.ClientSession() as http:
         found = await prepare(running, http, folder)
-        async with program(found, "gw-1") as found.gateway:
+        async with gateway_program(found.home, "gw-1") as found.gateway:
             yield found
 
 
@@ -258,7 +215,7 @@ async def test_two_gateways_share_an_instance_of_one_slot(world: World) -> None:
     address = await world.pod("shared-1", "shared")
     await world.specialize(address, "shared-1", "shared")
     await world.known("/fn/default/shared")
-    async with program(world, "gw-2") as other:
+    async with gateway_program(world.home, "gw-2") as other:
 
         async def call(url: str) -> int:
             async with world.http.post(url + "/fn/default/shared?sleep=0.05") as reply:
@@ -326,7 +283,7 @@ async def test_host_routes_follow_the_cluster(world: World) -> None:
 async def test_sigterm_ends_it_with_zero_and_without_a_failed_call(world: World) -> None:
     await world.function("steady", concurrency=10)
     await world.specialize(await world.pod("steady-1", "steady", concurrency=10), "steady-1", "steady", 10)
-    async with program(world, "gw-3") as other:
+    async with gateway_program(world.home, "gw-3") as other:
         answered = 0
 
         async def work() -> None:
@@ -359,7 +316,7 @@ async def test_it_serves_while_the_api_server_is_away(tmp_path: Path) -> None:
         async with spawn(tmp_path / "cluster", IMAGES, port) as running:
             world = await prepare(running, http, tmp_path)
             await world.function("hello")
-            async with program(world, "gw-4") as world.gateway:
+            async with gateway_program(world.home, "gw-4") as world.gateway:
                 address = await world.pod("hello-1", "hello")
                 await world.specialize(address, "hello-1", "hello")
                 await world.known("/fn/default/hello")
@@ -376,9 +333,7 @@ async def test_it_serves_while_the_api_server_is_away(tmp_path: Path) -> None:
 async def test_what_is_missing_is_said(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("KAPPA", "KUBE"))}
     for extra, words in (({}, "KAPPA_PLATFORM_SECRET"), ({names.ENV_SECRET: "x"}, "KUBECONFIG")):
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kappa_gateway", env={**env, **extra}, stderr=asyncio.subprocess.PIPE
-        )
+        child = await asyncio.create_subprocess_exec(*COMMAND, env={**env, **extra}, stderr=asyncio.subprocess.PIPE)
         _, text = await asyncio.wait_for(child.communicate(), 20)
         assert child.returncode == 2
         assert words in text.decode()

@@ -72,6 +72,7 @@ class Pod:
         env = {key: value for key, value in os.environ.items() if not key.startswith("KAPPA_")}
         env |= {"POD_IP": HOST, "PORT": str(self.port), "POD_NAME": "pod-1"}
         env["KAPPA_POD_TOKEN"] = str(settings.pop("token", TOKEN))
+        env["KAPPA_GATEWAY_URL"] = str(settings.pop("gateway_url", ""))
         env |= {"TMPDIR": str(folder), "PYTHONSAFEPATH": "1"}
         env |= {f"KAPPA_RUNTIME_{key.upper()}": str(value) for key, value in settings.items()}
         self.process = subprocess.Popen(

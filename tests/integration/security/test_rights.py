@@ -55,6 +55,15 @@ async def everything(world: Platform) -> None:
     token = await world.api("POST", "/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {}})
     assert (await world.call("asks", token=token["status"]["token"]))[0] == 403
 
+    spec = {"function": "fn", "source": {"event": {}}}
+    trigger = {"apiVersion": names.API_VERSION, "kind": names.TRIGGER_KIND, "metadata": {"name": "t"}, "spec": spec}
+    await world.api("POST", TRIGGERS, trigger)
+
+    async def told() -> bool:
+        return bool((await world.api("GET", f"{TRIGGERS}/t")).get("status"))
+
+    await world.until(told, "the status of a Trigger")
+
     code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"main.py": GOOD}}
     await world.api("POST", "/api/v1/namespaces/default/configmaps", code)
     await world.apply("mapped", {**inline(""), "code": {"configMap": {"name": "code"}}})
@@ -86,6 +95,7 @@ async def everything(world: Platform) -> None:
     await world.until(released, "the Lease to be free")
 
 
+TRIGGERS = f"/apis/{names.API_VERSION}/namespaces/default/{names.TRIGGER_PLURAL}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{names.SYSTEM_NAMESPACE}/leases/{names.LEASE_NAME}"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 

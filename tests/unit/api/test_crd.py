@@ -4,66 +4,25 @@
 them, the operator reports them. `ONLY_SCHEMA` are those that the API server refuses before any code sees them.
 """
 
-import copy
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
+from kappa_schemas import at, crd, examples, fill, integers, known_fields, schema_of, takes
 
-from kappa_api import callers, function, names, routes, runtime
+from kappa_api import callers, delivery, function, names, routes, runtime
 from kappa_api.errors import SpecError
 from kappa_api.function import parse_function
 from kappa_api.runtime import parse_runtime
 
 Json = Any
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-CRDS = REPOSITORY / "charts" / "kappa" / "crds"
-EXAMPLES = [
-    pytest.param(item, id=f"{path.parent.name}/{path.name}")
-    for path in sorted((REPOSITORY / "examples").glob("*/*.yaml"))
-    for item in yaml.safe_load_all(path.read_text())
-    if item and item["kind"] == names.FUNCTION_KIND
-]
-
-
-def crd(plural: str) -> Json:
-    return yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
-
-
-def schema_of(plural: str) -> Json:
-    return crd(plural)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+EXAMPLES = [pytest.param(item, id=where) for where, item in examples(names.FUNCTION_KIND)]
 
 
 FUNCTION_SCHEMA, RUNTIME_SCHEMA = schema_of("functions"), schema_of("runtimes")
-
-
-def at(schema: Json, path: str) -> Json:
-    """The schema of a field by its path; `[]` is a list's item."""
-    for piece in path.split("."):
-        name, _, item = piece.partition("[")
-        schema = schema["properties"][name]
-        if item:
-            schema = schema["items"]
-    return schema
-
-
-def fill(value: Json, schema: Json) -> Json:
-    """`value` with the schema's defaults, as the API server fills them in."""
-    if isinstance(value, dict):
-        value = dict(value)
-        for name, child in (schema.get("properties") or {}).items():
-            if name not in value and "default" in child:
-                value[name] = copy.deepcopy(child["default"])
-            if name in value:
-                value[name] = fill(value[name], child)
-    elif isinstance(value, list) and "items" in schema:
-        value = [fill(item, schema["items"]) for item in value]
-    return value
 
 
 def a_function(spec: Json, name: str = "hello") -> Json:
@@ -107,7 +66,7 @@ def cors(*origins: str, **fields: Json) -> Json:
 
 
 def schema_takes(resource: Json, schema: Json = FUNCTION_SCHEMA) -> bool:
-    return jsonschema.Draft202012Validator(schema).is_valid(fill(resource, schema))
+    return takes(schema, resource)
 
 
 def code_takes(resource: Json) -> bool:
@@ -136,21 +95,6 @@ def test_names(plural: str, kind: str, scope: str) -> None:
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
-def known_fields(parse: Any, resource: Json, path: str) -> set[str]:
-    """What the code knows at `path`, from what it says about a field that it does not know."""
-    target: Json = (resource := copy.deepcopy(resource))
-    for piece in path.split("."):
-        name, _, item = piece.partition("[")
-        target = target[name][0] if item else target[name]
-    target["zzz"] = 1
-    with pytest.raises(SpecError) as caught:
-        parse(resource)
-    where = path.replace("[]", "[0]") + ".zzz"
-    messages = [problem.message for problem in caught.value.problems if problem.field == where]
-    assert len(messages) == 1, caught.value.problems
-    return set(messages[0].partition("known here: ")[2].split(", "))
-
-
 @pytest.mark.parametrize(
     ("path", "spec"),
     [
@@ -171,6 +115,10 @@ def known_fields(parse: Any, resource: Json, path: str) -> set[str]:
         ("spec.http.routes[]", route()),
         ("spec.http.limits", base(http={"limits": {}})),
         ("spec.http.limits.rate", base(http={"limits": {"rate": {"requests": 1}}})),
+        ("spec.async", base(**{"async": {}})),
+        ("spec.async.backoff", base(**{"async": {"backoff": {}}})),
+        ("spec.async.onSuccess", base(**{"async": {"onSuccess": {"function": "b"}}})),
+        ("spec.async.onFailure", base(**{"async": {"onFailure": {"function": "b"}}})),
         ("spec.http.limits.callerRate", base(http={"limits": {"callerRate": {"requests": 1}}})),
     ],
 )
@@ -195,6 +143,8 @@ def test_fields_of_runtimes(path: str) -> None:
         auth("jwt", jwt=JWT),
         auth("kubernetes"),
         cors(),
+        base(**{"async": {}}),
+        base(**{"async": {"backoff": {}, "retries": 0}}),
     ],
     ids=str,
 )
@@ -222,6 +172,23 @@ def test_every_default_of_a_function_is_in_the_schema() -> None:
             "idempotent": plain.http.idempotent,
             "maxBodyBytes": plain.http.max_body_bytes,
         },
+    }
+
+
+def test_every_default_of_async_is_in_the_schema() -> None:
+    filled = fill(a_function(base(**{"async": {"backoff": {}}})), FUNCTION_SCHEMA)["spec"]["async"]
+    plain = delivery.DEFAULT_DELIVERY
+    assert filled == {
+        "retries": plain.retries,
+        "backoff": {
+            "seconds": plain.backoff.seconds,
+            "factor": plain.backoff.factor,
+            "maxSeconds": plain.backoff.max_seconds,
+            "jitterPercent": plain.backoff.jitter_percent,
+        },
+        "maxAgeSeconds": plain.max_age,
+        "resultSeconds": plain.result_seconds,
+        "suspend": plain.suspend,
     }
 
 
@@ -259,6 +226,9 @@ def test_enums() -> None:
         ("spec.http.auth.jwt.issuer", callers.URL_PATTERN),
         ("spec.http.auth.jwt.jwksUri", callers.URL_PATTERN),
         ("spec.http.auth.jwt.requiredClaims[].name", callers.CLAIM_PATTERN),
+        ("spec.async.onSuccess.function", delivery.FUNCTION_NAME),
+        ("spec.async.onSuccess.subject", delivery.SUBJECT),
+        ("spec.async.onSuccess.url", delivery.URL),
     ],
 )
 def test_patterns(path: str, pattern: str) -> None:
@@ -277,13 +247,6 @@ def test_reserved_names_of_variables() -> None:
     for name in (*function.RESERVED_ENV, function.RESERVED_ENV_PREFIX, f"{function.RESERVED_ENV_PREFIX}X"):
         assert re.search(refused, name), name
     assert not re.search(refused, "PORTAL")
-
-
-def integers(schema: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:
-    for name, child in (schema.get("properties") or {}).items():
-        if child.get("type") == "integer":
-            yield (*path, name), child
-        yield from integers(child, (*path, name))
 
 
 def in_place(path: tuple[str, ...], spec: Json) -> Json:
@@ -376,6 +339,9 @@ GOOD: list[Json] = [
     route(path="/files/{path+}", host="*.example.org"),
     route(path="/a/b.c~d/%20/"),
     route(host=""),
+    base(**{"async": {"retries": 5, "backoff": {"seconds": 1, "factor": 1}, "maxAgeSeconds": 60}}),
+    base(**{"async": {"onSuccess": {"function": "next"}, "onFailure": {"subject": "team.orders.failed"}}}),
+    base(**{"async": {"onFailure": {"url": "https://example.org/hook?x=1"}, "resultSeconds": 0, "suspend": True}}),
 ]
 BAD: list[Json] = [
     {},
@@ -539,6 +505,16 @@ BAD: list[Json] = [
     route(methods=["get"]),
     route(methods=["CONNECT"]),
     route(methods="GET"),
+    base(**{"async": []}),
+    base(**{"async": {"retries": "2"}}),
+    base(**{"async": {"backoff": 5}}),
+    base(**{"async": {"onSuccess": {}}}),
+    base(**{"async": {"onSuccess": {"function": "a", "url": "https://a.example"}}}),
+    base(**{"async": {"onFailure": {"function": "other/one"}}}),
+    base(**{"async": {"onFailure": {"subject": "orders.*"}}}),
+    base(**{"async": {"onFailure": {"subject": "$JS.API"}}}),
+    base(**{"async": {"onFailure": {"url": "ftp://a.example"}}}),
+    base(**{"async": {"suspend": "yes"}}),
 ]
 #: The schema takes these, the code does not.
 ONLY_CODE: dict[str, Json] = {

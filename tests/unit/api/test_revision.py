@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from kappa_api.delivery import Delivery
 from kappa_api.function import Archive, Auth, Code, FunctionSpec, Http, PodNeeds, Scaling
 from kappa_api.revision import REVISION_LENGTH, revision_id
 from kappa_api.routes import Route
@@ -57,6 +58,7 @@ def test_what_runs_changes_it(other: FunctionSpec) -> None:
         replace(SPEC, scaling=Scaling(1, 2, 3)),
         replace(SPEC, http=Http((Route("/x"),), Auth(), True, 7)),
         replace(SPEC, code=Code(files=dict(reversed({"main.py": "x"}.items())))),
+        replace(SPEC, delivery=Delivery(retries=9)),
     ],
     ids=repr,
 )

@@ -97,7 +97,7 @@ def test_pods_of_the_platform() -> None:
     )
     objects = [item for item in yaml.safe_load_all(done.stdout) if item]
     seen = dict(_pod_specs(objects))
-    assert set(seen) >= {"kappa-operator", "kappa-gateway", "kappa-test"}
+    assert set(seen) >= {"kappa-operator", "kappa-gateway", "kappa-nats", "kappa-test"}
     assert {name: violations(spec) for name, spec in seen.items()} == {name: [] for name in seen}
     (namespace,) = (item for item in objects if item["kind"] == "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

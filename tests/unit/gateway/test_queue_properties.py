@@ -41,6 +41,7 @@ class Call:
     instance: Instance | None = None
     granted_at: float = -1.0
     expired: bool = False
+    patient: bool = False
 
     def granted(self, now: float) -> None:
         assert self.instance is not None
@@ -78,11 +79,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.alive.remove(call)
 
     # --- invocations --------------------------------------------------------------------------------------------------
-    @rule(target=calls, seconds=st.sampled_from([0, 1, 3, 30]))
-    def arrives(self, seconds: int) -> Call:
-        call = Call(self, self.now + seconds)
+    @rule(target=calls, seconds=st.sampled_from([0, 1, 3, 30]), patient=st.booleans())
+    def arrives(self, seconds: int, patient: bool) -> Call:
+        call = Call(self, self.now + seconds, patient=patient)
         before = self.queue.waiting
-        instance = self.queue.enter(call, self.now)
+        instance = self.queue.enter(call, self.now, patient=patient)
         assert instance is call.instance
         assert instance is None or before == 0, "overtook somebody who waits"
         if call.place is not OVER:
@@ -203,6 +204,9 @@ class QueueMachine(RuleBasedStateMachine):
         waiting = sorted((c for c in self.alive if c.place is WAITING), key=lambda call: call.order)
         assert self.queue.waiters() == waiting, "forgotten, or out of order"
         assert self.queue.waiting == len(waiting)
+        callers = [call for call in waiting if not call.patient]
+        assert waiting[: len(callers)] == callers, "asynchronous work before a caller"
+        assert self.queue.callers_waiting == len(callers)
         if waiting:
             assert self.queue.free == 0, "somebody waits beside a free slot"
 

@@ -30,7 +30,11 @@ def test_a_taken_port_is_named_with_the_variable_that_chooses_another() -> None:
 
 
 def test_the_platform_is_the_charts_resources_and_two_pods() -> None:
-    assert {crd["spec"]["names"]["kind"] for crd in custom_resource_definitions()} == {"Function", "Runtime"}
+    assert {crd["spec"]["names"]["kind"] for crd in custom_resource_definitions()} == {
+        "Function",
+        "Runtime",
+        "Trigger",
+    }
     objects = platform(Place(Path("x")), "secret")
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
         ("Namespace", "kappa-system"),
@@ -42,6 +46,25 @@ def test_the_platform_is_the_charts_resources_and_two_pods() -> None:
     gateway = objects[4]
     assert gateway["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
     assert {"name": "admin", "containerPort": 8081} in gateway["spec"]["containers"][0]["ports"]
+
+
+def test_with_a_token_there_is_nats_and_the_gateway_knows_it() -> None:
+    place = Place(Path("/x"), nats_port=4000, mqtt_port=4001)
+    objects = platform(place, "secret", "123")
+    found = {(item["kind"], item["metadata"]["name"]): item for item in objects}
+    assert len(found) == len(objects) == 7
+    config = found["ConfigMap", "nats"]["data"]["nats.conf"]
+    assert ('listen: "127.0.0.1:4000"' in config, 'listen: "127.0.0.1:4001"' in config) == (True, True)
+    (server,) = found["Pod", "nats"]["spec"]["containers"]
+    assert server["env"] == [{"name": "TOKEN", "value": '"123"'}]
+    (gateway,) = found["Pod", "gateway"]["spec"]["containers"]
+    env = {item["name"]: item.get("value") for item in gateway["env"]}
+    assert [env[name] for name in ("KAPPA_NATS_URL", "KAPPA_NATS_USER", "KAPPA_NATS_TOKEN")] == [
+        "nats://127.0.0.1:4000",
+        "kappa",
+        "123",
+    ]
+    assert "KAPPA_NATS_URL" not in str(platform(place, "secret")), "without a token"
 
 
 def _free() -> int:

@@ -43,7 +43,9 @@ def test_settings_from_the_environment(tmp_path: Path) -> None:
         "10.0.0.5",
         9000,
     )
-    assert (found.system_namespace, found.gateway_url) == ("sys", "http://gw")
+    assert (found.system_namespace, found.gateway_url, found.inside_url) == ("sys", "http://gw", "http://gw")
+    found = Settings.from_env(env | {"KAPPA_INSIDE_URL": "http://10.0.0.9:8080/"})
+    assert (found.gateway_url, found.inside_url) == ("http://gw", "http://10.0.0.9:8080")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from kappa_operator.observed import Pod, parse_record
 Json = Any
 
 SECRET = b"secret"
+GATEWAY = "http://gateway.kappa-system"
 RUNTIME = Runtime("python", "r-uid", "registry/python:1", "IfNotPresent", Pool(), {"limits": {"memory": "128Mi"}})
 
 
 def who(name: str) -> pods.Identity:
-    return pods.Identity("ns", name, SECRET)
+    return pods.Identity("ns", name, SECRET, GATEWAY)
 
 
 def function(**spec: Json) -> Json:
@@ -50,6 +51,7 @@ ADDRESS = [
     {"name": "PORT", "value": "8080"},
     {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
     {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    {"name": "KAPPA_GATEWAY_URL", "value": GATEWAY},
 ]
 PORTS = [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
 TMP = {"name": "kappa-tmp", "emptyDir": {"sizeLimit": "256Mi"}}
@@ -74,7 +76,7 @@ def test_a_pool_pod() -> None:
                 "kappa.dev/state": "pool",
                 "kappa.dev/secret-id": key_id(SECRET),
             },
-            "annotations": {**SAFE, "kappa.dev/template": pods.pool_template(RUNTIME, SECRET)},
+            "annotations": {**SAFE, "kappa.dev/template": pods.pool_template(RUNTIME, SECRET, GATEWAY)},
             "ownerReferences": [
                 {
                     "apiVersion": "kappa.dev/v1",
@@ -107,6 +109,12 @@ def test_a_pool_pod() -> None:
             "volumes": [TMP],
         },
     }
+
+
+def test_another_address_of_the_gateway_makes_another_pool() -> None:
+    assert pods.pool_template(RUNTIME, SECRET, GATEWAY) != pods.pool_template(RUNTIME, SECRET, "http://other")
+    nowhere = pods.pool_pod(RUNTIME, pods.Identity("ns", "p", SECRET))
+    assert "KAPPA_GATEWAY_URL" not in [entry["name"] for entry in nowhere["spec"]["containers"][0]["env"]]
 
 
 def test_a_pod_of_its_own_with_everything() -> None:
@@ -177,6 +185,7 @@ def test_plain_env_comes_with_the_code_where_the_pool_could_have_served() -> Non
         "PORT",
         "POD_IP",
         "POD_NAME",
+        "KAPPA_GATEWAY_URL",
         "KAPPA_POD_TOKEN",
     ]
 

@@ -1,0 +1,159 @@
+"""The NATS servers that a source reads from: the platform's own, or those that a Secret names.
+
+The Secret holds `url` (nats:// or tls://, several with commas) and, as far as the servers want them, `token`, or `user`
+and `password`, or `creds` (a credentials file as `nsc` writes it), and `ca.crt`.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from kappa_gateway.events.bus import UnavailableError
+from kappa_gateway.events.source import SourceError, Surroundings
+
+Json = Any
+CONNECT_SECONDS: Final = 5
+ASK_SECONDS: Final = 5.0
+_JWT: Final = re.compile(rb"-----BEGIN NATS USER JWT-----\s+(\S+)\s+-+END NATS USER JWT-+")
+_SEED: Final = re.compile(rb"-----BEGIN USER NKEY SEED-----\s+(\S+)\s+-+END USER NKEY SEED-+")
+
+
+class ApiError(SourceError):
+    """JetStream's API answered with an error. `code`: its `err_code`."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"NATS: {message}")
+        self.code = code
+
+    @property
+    def missing(self) -> bool:
+        """There is no such stream, consumer or message."""
+        return self.code in (10014, 10037, 10059)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection. `closed` is set when it is of no use any more. `own`: the platform's."""
+
+    nc: Client
+    closed: asyncio.Event
+    own: bool
+
+    async def ask(self, subject: str, request: Json = None) -> Json:
+        """JetStream's API, `$JS.API.<subject>`. Raises ApiError, SourceError, UnavailableError."""
+        try:
+            body = json.dumps(request).encode() if request is not None else b""
+            answer = await self.nc.request(f"$JS.API.{subject}", body, timeout=ASK_SECONDS)
+        except NoRespondersError as error:
+            raise SourceError("JetStream does not answer: it is not switched on, or has no leader") from error
+        except (NatsError, TimeoutError, ConnectionError) as error:
+            if self.own:
+                raise UnavailableError(f"JetStream does not answer: {error!r}") from error
+            raise SourceError(f"JetStream does not answer: {error!r}") from error
+        found = json.loads(answer.data)
+        if problem := found.get("error"):
+            raise ApiError(int(problem.get("err_code", 0)), str(problem.get("description", "")))
+        return found
+
+
+@asynccontextmanager
+async def link(given: Surroundings, secret: str) -> AsyncIterator[Link]:
+    """`secret`: name of the Secret; empty: the platform's servers. Raises SourceError, UnavailableError."""
+    closed = asyncio.Event()
+    if not secret:
+        if not given.bus.up:
+            raise UnavailableError("NATS is away")
+        yield Link(given.bus.nc, closed, own=True)
+        return
+    data = given.secret(secret)
+    if data is None:
+        raise SourceError(f"the Secret {secret} is not there, not of type kappa.dev/source, or may not be read")
+    client = Client()
+
+    async def ended() -> None:
+        closed.set()
+
+    async def silent(error: Exception) -> None:
+        return  # what matters ends the connection
+
+    urls = await _urls(given, data)
+    try:
+        await client.connect(
+            urls,
+            name="kappa-source",
+            allow_reconnect=False,
+            connect_timeout=CONNECT_SECONDS,
+            closed_cb=ended,
+            disconnected_cb=ended,
+            error_cb=silent,
+            **_credentials(secret, data),
+        )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise SourceError(f"no connection to the servers of the Secret {secret}: {error!r}") from error
+    try:
+        yield Link(client, closed, own=False)
+    finally:
+        await asyncio.shield(client.close())
+
+
+async def _urls(given: Surroundings, data: Mapping[str, bytes]) -> list[str]:
+    urls = [url.strip() for url in data.get("url", b"").decode("utf-8", "replace").split(",") if url.strip()]
+    if not urls:
+        raise SourceError("the Secret has no url, such as nats://nats.example.org:4222")
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("nats", "tls") or not parts.hostname:
+            raise SourceError("the Secret's url must begin with nats:// or tls:// and name a host")
+        if parts.username or parts.password:
+            raise SourceError("the Secret's url must not hold credentials: use token, or user and password")
+        await given.check_address(parts.hostname, parts.port or 4222)
+    return urls
+
+
+def _credentials(secret: str, data: Mapping[str, bytes]) -> dict[str, Any]:
+    """For nats-py's `connect`."""
+    found: dict[str, Any] = {}
+    if "ca.crt" in data or data.get("url", b"").startswith(b"tls:"):
+        try:
+            found["tls"] = ssl.create_default_context(cadata=data["ca.crt"].decode() if "ca.crt" in data else None)
+        except (ssl.SSLError, UnicodeError, ValueError) as error:
+            raise SourceError(f"ca.crt in the Secret {secret} is no certificate in PEM form") from error
+    if "creds" in data:
+        found |= _creds(secret, data["creds"])
+    elif "token" in data:
+        found["token"] = data["token"].decode("utf-8", "replace").strip()
+    elif "user" in data:
+        found["user"] = data["user"].decode("utf-8", "replace").strip()
+        found["password"] = data.get("password", b"").decode("utf-8", "replace").strip()
+    return found
+
+
+def _creds(secret: str, text: bytes) -> dict[str, Any]:
+    """A user's JWT, and the server's challenge signed with his key (NATS: decentralized JWT authentication). The seed
+    is base 32 of two bytes of prefix, 32 of key and two of checksum."""
+    jwt, seed = _JWT.search(text), _SEED.search(text)
+    try:
+        if jwt is None or seed is None:
+            raise ValueError
+        encoded = seed.group(1)
+        raw = base64.b32decode(encoded + b"=" * (-len(encoded) % 8))
+        key = Ed25519PrivateKey.from_private_bytes(raw[2:34])
+    except ValueError as error:
+        raise SourceError(f"creds in the Secret {secret} is no credentials file of NATS") from error
+    token = jwt.group(1)
+    return {
+        "user_jwt_cb": lambda: bytearray(token),
+        "signature_cb": lambda nonce: base64.b64encode(key.sign(nonce.encode())),
+    }
