@@ -193,10 +193,17 @@ class Rig:
         *,
         created: str = "2024-01-01T00:00:00Z",
         generation: int = 0,
+        uid: str = "",
         status: Any = None,
         **spec: Any,
     ) -> str:
-        meta = {"namespace": "default", "name": name, "creationTimestamp": created, "generation": generation}
+        meta = {
+            "namespace": "default",
+            "name": name,
+            "uid": uid,
+            "creationTimestamp": created,
+            "generation": generation,
+        }
         self.gateway.catalog.put_function(
             {
                 "metadata": meta,

@@ -4,7 +4,7 @@ port: 4222
 http_port: 8222
 server_name: $SERVER_NAME
 pid_file: "/tmp/nats.pid"
-max_payload: 1MB
+max_payload: 4MB
 # A server that is told to stop sends its clients elsewhere first.
 lame_duck_grace_period: 2s
 lame_duck_duration: 30s

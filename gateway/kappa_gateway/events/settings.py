@@ -16,7 +16,7 @@ class EventSettings:
     `replicas`: of each stream, 1, 3 or 5. `stored_bytes`: largest body of an asynchronous call; `message_bytes`: larger
     ones are put into the object store. `dead_seconds`: how long dead letters are kept. `ack_seconds`: a delivery that
     nobody speaks for is given to another gateway after so long. `work_bytes`: the work stream takes no more than this;
-    callers then get 503.
+    callers then get 503. Large bodies may take half as much, dead letters and results a quarter each.
 
     `shared_subjects`: prefixes of subjects, streams and buckets on these servers that every namespace may use.
     `secret_namespaces`: where Secrets with sources' credentials are read; (`*`,) for everywhere. RBAC must allow it.
@@ -32,7 +32,7 @@ class EventSettings:
     stored_bytes: int = 100 * 1024 * 1024
     dead_seconds: int = 14 * 86_400
     ack_seconds: float = 15.0
-    work_bytes: int = 8 * 1024**3
+    work_bytes: int = 4 * 1024**3
     shared_subjects: tuple[str, ...] = ()
     secret_namespaces: tuple[str, ...] = (ALL,)
     allow_loopback: bool = False
@@ -61,7 +61,7 @@ def load(env: Mapping[str, str]) -> EventSettings:
         user=env.get(names.ENV_NATS_USER, ""),
         dead_seconds=_number(env, "KAPPA_DEAD_SECONDS", 14 * 86_400),
         ack_seconds=_number(env, "KAPPA_ACK_SECONDS", 15),
-        work_bytes=_number(env, "KAPPA_WORK_BYTES", 8 * 1024**3),
+        work_bytes=_number(env, "KAPPA_WORK_BYTES", 4 * 1024**3),
         replicas=int(replicas),
         shared_subjects=_list(env.get("KAPPA_SHARED_SUBJECTS", "")),
         secret_namespaces=_list(env.get("KAPPA_SOURCE_SECRET_NAMESPACES", ALL)),

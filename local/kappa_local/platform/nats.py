@@ -21,7 +21,7 @@ _CONFIG_FOLDER = "/etc/nats"
 _CONFIG = """\
 listen: "127.0.0.1:{port}"
 server_name: kappa-local
-max_payload: 1MB
+max_payload: 4MB
 jetstream {{
   store_dir: "{store}"
 }}
@@ -34,7 +34,7 @@ authorization {{
   users: [
     {{user: {user}, password: $TOKEN}}
     {{user: guest, password: guest, permissions: {{
-      publish: {{deny: ["kappa.>", "$JS.>", "$KV.>", "$O.>", "$SYS.>"]}}
+      publish: {{deny: ["kappa.>", "$JS.>", "$KV.>", "$O.>", "$SYS.>", "$MQTT.msgs.>"]}}
       subscribe: {{deny: ["kappa.>", "$JS.>", "$SYS.>"]}}
     }}}}
   ]

@@ -20,8 +20,8 @@ APP = "https://app.example.org"
 IDENTITY = ("kappa-identity-type", "kappa-identity-principal", "kappa-identity-data")
 
 
-def guarded(rig: Any, **http: Any) -> None:
-    rig.function(http={"auth": KEYS} | http)
+def guarded(rig: Any, uid: str = "", **http: Any) -> None:
+    rig.function(uid=uid, http={"auth": KEYS} | http)
     rig.gateway.guard.keys.put(secret("robots", r2d2=hashed("beep")))
 
 
@@ -117,12 +117,12 @@ async def test_the_rules_of_the_newest_spec_hold_though_the_rest_is_wrong(rig: A
 
 async def test_a_function_that_is_replaced_while_the_body_comes(rig: Any) -> None:
     """The caller of an open function is not one of the closed function that took its name."""
-    rig.function()
+    rig.function(uid="f1")
     caller = await rig.caller()
     caller.send(f"POST {HELLO} HTTP/1.1\r\nhost: gw\r\ncontent-length: 4\r\n\r\nab")
     await rig.until(lambda: len(rig.gateway.deadlines) == 1)
     rig.gateway.catalog.remove_function("default/hello")
-    guarded(rig)
+    guarded(rig, "f2")
     upstream = await rig.instance()
     caller.send("cd")
     answer = await caller.answer()

@@ -14,6 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
+from kappa_gateway.events.settings import EventSettings
+from kappa_gateway.events.streams import wanted
+
 Json = Any
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "kappa"
@@ -152,3 +155,12 @@ def test_defaults_are_valid_before_their_own_defaults(path: Path) -> None:
 
 def _refused(schema: Json) -> bool:
     return bool(list(jsonschema.Draft7Validator(schema).iter_errors(schema["default"])))
+
+
+def test_the_volumes_of_nats_hold_what_its_streams_may_take() -> None:
+    values = load(CHART / "values.yaml")
+    most = EventSettings(urls=("nats://nats",), work_bytes=values["gateway"]["events"]["workBytes"])
+    needed = sum(max(0, stream["max_bytes"]) for stream in wanted(most))
+    size = re.fullmatch(r"(\d+)Gi", values["nats"]["storage"]["size"])
+    assert size is not None
+    assert needed < int(size[1]) * 2**30
