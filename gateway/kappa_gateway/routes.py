@@ -131,6 +131,8 @@ class RouteTable:
 
     def names_host(self, host: str, method: str, path: str) -> bool:
         """Whether a route that names its host, or a wildcard for it, fits."""
+        if not self._hosts:
+            return False
         search = _Search(path[1:].split("/"), method, set())
         for name, root in self._roots(host):
             search.inside = search.inside or self._namespaces.get(name, "")

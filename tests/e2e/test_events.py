@@ -108,13 +108,13 @@ async def test_a_schema_that_a_real_api_server_holds_to(kappa: Cluster) -> None:
 
 @pytest.mark.parametrize("force", [False, True], ids=["told to end", "killed"])
 async def test_nothing_is_lost_when_a_nats_server_goes(kappa: Cluster, force: bool) -> None:
-    await deploy(kappa, "steady", returns("ok", sleep=0.05), concurrency=1, **{"async": {"backoff": {"seconds": 1}}})
+    await deploy(kappa, "counted", returns("ok", sleep=0.05), concurrency=1, **{"async": {"backoff": {"seconds": 1}}})
     ids: list[str] = []
     stop = asyncio.Event()
 
     async def calls() -> None:
         while not stop.is_set():
-            ids.append(await accepted(kappa, "steady"))
+            ids.append(await accepted(kappa, "counted"))
             await asyncio.sleep(0.05)  # some dozens a second: the load is not the point
 
     async with asyncio.TaskGroup() as tasks:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kappa_gateway.call import Call
 
 JSON_TYPE: Final = "application/json"
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 def answer(
@@ -21,7 +22,8 @@ def answer(
     # A caller that waits for 100 Continue, and had another answer, may never send the body
     keep = request.keep and not gateway.closing and call.body.whole and not request.continues
     call.status = status
-    head = f"HTTP/1.1 {status} {_phrase(status)}\r\n{names.HEADER_REQUEST_ID}: {call.request_id.decode('latin-1')}\r\n"
+    request_id = call.request_id.decode("latin-1")
+    head = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{names.HEADER_REQUEST_ID}: {request_id}\r\n"
     if status != HTTPStatus.NO_CONTENT:
         head += f"content-length: {len(body)}\r\n"
     if body:
@@ -35,10 +37,3 @@ def answer(
 def answer_json(gateway: "Gateway", call: "Call", status: int, value: Any, *, lines: str = "") -> bool:
     """The same with a JSON value."""
     return answer(gateway, call, status, json.dumps(value).encode(), lines=lines)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
