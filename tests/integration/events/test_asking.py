@@ -56,6 +56,7 @@ async def test_what_has_not_begun_can_be_cancelled(make: MakeEvents, suspend: bo
     assert record.state == "cancelled"
     await gateway.emptied()
     assert await _state(gateway, accepted.id) == "cancelled"
+    await other.crash()  # it knows of no instance, and would keep what it gets
     instance = await gateway.rig.instance("hello")
     gateway.rig.function("hello", generation=2)
     await gateway.final((await gateway.accept("hello")).id)
