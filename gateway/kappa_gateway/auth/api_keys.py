@@ -17,9 +17,9 @@ from typing import Any, Final
 from kappa_api.callers import API_KEYS_SECRET_TYPE, KEY_HASH_PATTERN, ApiKeyAuth
 from kappa_gateway.auth import credentials, refusals
 from kappa_gateway.auth.identity import Identity
-from kappa_gateway.auth.settings import ALL
 from kappa_gateway.headers import Field
 from kappa_gateway.request import Request
+from kappa_gateway.watched_secrets import WatchedSecrets
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,15 @@ _INDEX_BYTES: Final = 4
 REMEDY: Final = "write the output of: printf %s KEY | sha256sum, as sha256:<64 hex digits>"
 
 
-class KeyStore:
-    """What is known of the Secrets. `refused` says of each namespace that is read why that fails, "" if it works."""
+#: The keys of one Secret, by the begin of their digests.
+Index = dict[bytes, list[tuple[bytes, Identity]]]
 
-    def __init__(self) -> None:
-        self._secrets: dict[str, dict[bytes, list[tuple[bytes, Identity]]]] = {}
-        self.refused: dict[str, str] = {}
+
+class KeyStore(WatchedSecrets[Index]):
+    """What is known of the Secrets."""
+
+    what = "API keys"
+    setting = "gateway.auth.apiKeys.namespaces"
 
     def put(self, secret: Mapping[str, Json]) -> None:
         """A Secret was added or changed."""
@@ -44,7 +47,7 @@ class KeyStore:
         if secret.get("type") != API_KEYS_SECRET_TYPE:
             self.remove(key)
             return
-        index: dict[bytes, list[tuple[bytes, Identity]]] = {}
+        index: Index = {}
         for name, encoded in (secret.get("data") or {}).items():
             digest = _digest(encoded)
             if digest is None:
@@ -56,25 +59,6 @@ class KeyStore:
 
     def remove(self, key: str) -> None:
         self._secrets.pop(key, None)
-
-    def known(self, namespace: str) -> list[str]:
-        """Keys of the Secrets, of one namespace or (ALL) of every one."""
-        return [key for key in self._secrets if namespace in (ALL, key.partition("/")[0])]
-
-    def heard(self, namespace: str, refused: str) -> None:
-        """Whether the Secrets of a namespace can be read."""
-        if self.refused.get(namespace) != refused:
-            where = "any namespace" if namespace == ALL else f"namespace {namespace}"
-            if refused:
-                log.warning("API keys of %s cannot be read: %s", where, refused)
-            self.refused[namespace] = refused
-
-    def trouble(self, namespace: str) -> str:
-        """Why the Secrets of a namespace cannot be read, empty when they can."""
-        for place in (namespace, ALL):
-            if place in self.refused:
-                return self.refused[place]
-        return "it is not among those that the gateway may read (chart value gateway.auth.apiKeys.namespaces)"
 
     def has_keys(self, secrets: Iterable[str]) -> bool:
         return any(self._secrets.get(key) for key in secrets)

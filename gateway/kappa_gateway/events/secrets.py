@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kappa_api.trigger import SOURCE_SECRET_TYPE
-from kappa_gateway.auth.settings import ALL
+from kappa_gateway.watched_secrets import WatchedSecrets
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,16 @@ LATE_SECONDS: Final = 300.0
 Json = Any
 
 
-class SourceSecrets:
+class SourceSecrets(WatchedSecrets[Mapping[str, bytes]]):
     """What is known of them, by `namespace/name`. `changed` is told the key of each that is new, changed or gone."""
 
+    what = "Secrets of sources"
+    setting = "gateway.events.secretNamespaces"
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
-        self._secrets: dict[str, Mapping[str, bytes]] = {}
         self._late: dict[str, tuple[Mapping[str, bytes], float]] = {}
-        self.refused: dict[str, str] = {}
         self.changed: list[Callable[[str], None]] = []
 
     def put(self, secret: Mapping[str, Json]) -> None:
@@ -64,25 +66,6 @@ class SourceSecrets:
         """As `get`, or the last data of a Secret that went within LATE_SECONDS: only for clearing up."""
         found, since = self._late.get(key, (None, 0.0))
         return self.get(key) or (found if self._clock() - since < LATE_SECONDS else None)
-
-    def known(self, namespace: str) -> list[str]:
-        """Keys of the Secrets, of one namespace or (ALL) of every one."""
-        return [key for key in self._secrets if namespace in (ALL, key.partition("/")[0])]
-
-    def heard(self, namespace: str, refused: str) -> None:
-        """Whether the Secrets of a namespace can be read."""
-        if self.refused.get(namespace) != refused:
-            where = "any namespace" if namespace == ALL else f"namespace {namespace}"
-            if refused:
-                log.warning("Secrets of sources in %s cannot be read: %s", where, refused)
-            self.refused[namespace] = refused
-
-    def trouble(self, namespace: str) -> str:
-        """Why the Secrets of a namespace cannot be read, empty when they can."""
-        for place in (namespace, ALL):
-            if place in self.refused:
-                return self.refused[place]
-        return "it is not among those that the gateway may read (chart value gateway.events.secretNamespaces)"
 
     def _tell(self, key: str) -> None:
         for listener in self.changed:
