@@ -47,10 +47,12 @@ def topic_problem(namespace: str, topic: str, shared: Iterable[str] = ()) -> str
 
 def name_problem(namespace: str, name: str, shared: Iterable[str] = ()) -> str:
     """As `subject_problem`, for the name of a stream or of a bucket."""
-    lower = name.lower()
-    if not name or name.startswith(_RESERVED) or lower.startswith((_OWN + "-", _OWN + "_", "kv_", "obj_", "mqtt_")):
+    own, lower = name.startswith(f"{namespace}_"), name.lower()
+    # Kappa's buckets are `kappa-<word>`: a namespace `kappa-...` has an underscore after it, and so none of their names
+    kept = ("kv_", "obj_", "mqtt_", _OWN + "_") if own else ("kv_", "obj_", "mqtt_", _OWN + "_", _OWN + "-")
+    if not name or name.startswith(_RESERVED) or lower.startswith(kept):
         return f"{name[:80]!r} is not for Functions: it belongs to the platform"
-    if name.startswith(f"{namespace}_"):
+    if own:
         return ""
     if any(name == prefix or _below(name, prefix.rstrip("_"), "_") for prefix in map(_trimmed, shared)):
         return ""

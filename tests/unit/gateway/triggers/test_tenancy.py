@@ -92,3 +92,11 @@ def test_a_namespace_that_is_the_beginning_of_another_one_gets_nothing_of_it() -
     assert name_problem("a", "a-b_x")
     assert not name_problem("a-b", "a-b_x")
     assert subject_problem("a", "a-b.x")
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("kappa-apps_orders", True), ("kappa-state", False), ("kappa-keys", False)]
+)
+def test_a_namespace_may_begin_like_the_platforms_own_buckets(name: str, allowed: bool) -> None:
+    assert (name_problem("kappa-apps", name, ("kappa-keys",)) == "") is allowed
+    assert name_problem("kappa", "kappa_work")
