@@ -100,6 +100,10 @@ async def ask(spec: ProbeSpec, target: Target, session: aiohttp.ClientSession) -
         return False, f"timeout after {spec.timeout:g}s"
     except (OSError, aiohttp.ClientError, ValueError, KeyError) as e:
         return False, str(e) or type(e).__name__
+    except RuntimeError as e:
+        if not session.closed:
+            raise
+        return False, str(e)  # the kubelet ends
 
 
 def port_number(port: Any, target: Target) -> int:

@@ -97,7 +97,7 @@ async def test_in_a_full_cluster_a_hog_gives_way_to_who_has_nothing(gateway: Wor
     for name in ("hog", "small"):
         await world.until(lambda n=name: world.serving(n), lambda pods: len(pods) == 1)
     count = len(await world.pods()) + len(await world.pods(namespace="kappa-system"))
-    await world.call("PATCH", f"{NODE}/status", {"status": {"allocatable": {"pods": str(count + 4)}}}, MERGE)
+    await world.call("PATCH", f"{NODE}/status", {"status": {"allocatable": {"pods": str(count + 1)}}}, MERGE)
     await busy(world, hog=(40, 1), small=(0, 1))
     message, event = await told(world, "hog", "Unschedulable")
     assert "0/1 nodes are available: 1 Too many pods." in message
