@@ -47,7 +47,7 @@ class Server:
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
     found = Server()
-    runner = web.ServerRunner(web.Server(found.answer))
+    runner = web.ServerRunner(web.Server(found.answer), shutdown_timeout=0.1)
     await runner.setup()
     for _ in range(2):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -153,7 +153,7 @@ async def test_certificates_are_checked(monkeypatch: pytest.MonkeyPatch) -> None
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    runner = web.ServerRunner(web.Server(Server().answer))
+    runner = web.ServerRunner(web.Server(Server().answer), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/good"
