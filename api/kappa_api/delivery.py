@@ -5,6 +5,7 @@ The same rules stand in the chart's CRDs. Times are in seconds.
 
 from dataclasses import dataclass
 
+from kappa_api.callers import URL_PATTERN
 from kappa_api.fields import Reader
 
 MAX_RETRIES = 100
@@ -12,7 +13,6 @@ MAX_SECONDS = 30 * 86_400
 MAX_RESULT_SECONDS = 7 * 86_400
 FUNCTION_NAME = r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?"
 SUBJECT = r"[^\s.*>$]+(\.[^\s.*>]+)*"
-URL = r"https?://[^\s/?#@]+([/?][^\s#]*)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def read_destination(parent: Reader, key: str) -> Destination | None:
     found = Destination(
         function=reader.string("function", pattern=FUNCTION_NAME, hint="the name of a Function in this namespace"),
         subject=reader.string("subject", pattern=SUBJECT, hint="a subject without wildcards, such as team.orders.done"),
-        url=reader.string("url", pattern=URL, hint="an https URL"),
+        url=reader.string("url", pattern=URL_PATTERN, hint="an https URL"),
     )
     if sum(key in reader for key in ("function", "subject", "url")) != 1:
         parent.fault(key, "must have exactly one of function, subject and url")

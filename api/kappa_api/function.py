@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kappa_api.callers import OPEN, Auth, Cors, read_auth, read_cors
-from kappa_api.delivery import DEFAULT_DELIVERY, Delivery, read_delivery
+from kappa_api.delivery import DEFAULT_DELIVERY, FUNCTION_NAME, Delivery, read_delivery
 from kappa_api.errors import Problem, SpecError
 from kappa_api.fields import Reader
 from kappa_api.limits import NO_LIMITS, RequestLimits, read_limits
@@ -20,7 +20,6 @@ from kappa_api.routes import METHODS, Route, host_problem, parse_template
 Json = Any
 
 NAME_PATTERN = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
-FUNCTION_NAME_PATTERN = r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?"
 HANDLER_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+"
 ENV_PATTERN = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
 SHA256_PATTERN = r"[0-9a-f]{64}"
@@ -148,7 +147,7 @@ def parse_function(resource: Mapping[str, Json]) -> Function:
     problems: list[Problem] = []
     meta = resource.get("metadata") or {}
     name, namespace = str(meta.get("name", "")), str(meta.get("namespace", ""))
-    if not re.fullmatch(FUNCTION_NAME_PATTERN, name):
+    if not re.fullmatch(FUNCTION_NAME, name):
         problems.append(
             Problem("metadata.name", "must be at most 52 characters of a-z, 0-9 and -, and begin with a letter")
         )

@@ -1,10 +1,7 @@
 """`secretRef` of a source: a Secret of type kappa.dev/source, in the Trigger's namespace, with its credentials."""
 
-from typing import Final
-
+from kappa_api.callers import SECRET_NAME_PATTERN
 from kappa_api.fields import Reader
-
-SECRET_NAME: Final = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 
 
 def read_secret_ref(parent: Reader, *, required: bool) -> str:
@@ -12,6 +9,7 @@ def read_secret_ref(parent: Reader, *, required: bool) -> str:
     reader = parent.child("secretRef")
     if "secretRef" not in parent and not required:
         return ""
-    name = reader.string("name", required=True, pattern=SECRET_NAME, hint="the name of a Secret in this namespace")
+    hint = "the name of a Secret in this namespace"
+    name = reader.string("name", required=True, pattern=SECRET_NAME_PATTERN, hint=hint)
     reader.unknown()
     return name

@@ -81,19 +81,17 @@ class Catalog:
         version = (str(meta.get("uid", "")), int(meta.get("generation", 0)))
         if known is not None and known.entry is not None and version[1] and known.entry.version == version:
             return  # only its status or its metadata changed, as they often do
+        if known is not None and known.entry is not None and known.entry.version[0] != version[0]:
+            # The deletion in between was not seen. Whoever waits was let in by another Function's rules, and what was
+            # valid so far was said by that one.
+            self._end_function(key)
+            self._put_fault(key, fault_of(resource))
         try:
             entry = Entry.of(parse_function(resource))
         except SpecError:
-            if known is not None and known.entry is not None and known.entry.version[0] != version[0]:
-                self._end_function(key)  # what is valid was said by an earlier Function of this name
-                self._put_fault(key, fault_of(resource))
-            elif known is not None and known.entry is not None:  # its rules for callers hold without the rest of it
+            if known is not None and known.entry is not None:  # its rules for callers hold without the rest of it
                 known.entry = replace(known.entry, access=Access.salvaged(resource, known.entry.access))
             return
-        if known is not None and known.entry is not None and known.entry.version[0] != version[0]:
-            # The deletion in between was not seen. Whoever waits was let in by another Function's rules.
-            self._end_function(key)
-            self._put_fault(key, fault_of(resource))
         state = self.functions.get(entry.key)
         if state is None:
             state = self.functions[entry.key] = State(entry.key)

@@ -73,7 +73,7 @@ def _chosen(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace, env: Mapping[str, str]) -> None:
-    found = _ask(env, "GET", _with(names.PATH_DEAD, options, "limit", "after"))
+    found = _ask(env, "GET", _with(names.PATH_DEAD, options, limit=options.limit, after=options.after))
     if options.output == "json":
         print(json.dumps(found, indent=2))
         return
@@ -104,17 +104,16 @@ def _replay(options: argparse.Namespace, env: Mapping[str, str]) -> None:
 
 
 def _purge(options: argparse.Namespace, env: Mapping[str, str]) -> None:
-    path = _with(names.PATH_DEAD, options)
-    if options.all:
-        path += ("&" if "?" in path else "?") + "all=true"
-    if options.seqs:
-        path += ("&" if "?" in path else "?") + "seqs=" + ",".join(map(str, options.seqs))
+    chosen = {"all": "true" if options.all else "", "seqs": ",".join(map(str, options.seqs))}
+    path = _with(names.PATH_DEAD, options, **chosen)
     print(f"purged {_ask(env, 'DELETE', path)['purged']}")
 
 
-def _with(path: str, options: argparse.Namespace, *more: str) -> str:
-    query = {key: value for key in ("kind", "namespace", "name", *more) if (value := getattr(options, key))}
-    return f"{path}?{urlencode(query)}" if query else path
+def _with(path: str, options: argparse.Namespace, **more: str | int) -> str:
+    """`path` with a query of everything that was said."""
+    place = {key: getattr(options, key) for key in ("kind", "namespace", "name")}
+    query = {key: value for key, value in (place | more).items() if value}
+    return f"{path}?{urlencode(query, safe=',')}" if query else path
 
 
 def _ask(env: Mapping[str, str], method: str, path: str, body: Json = None) -> Json:

@@ -180,24 +180,26 @@ class FunctionRecord:
 
 def parse_record(raw: Mapping[str, Json]) -> FunctionRecord:
     """Reads a Function, valid or not."""
-    meta = raw["metadata"]
     function: Function | None = None
     problems = ""
     try:
         function = parse_function(raw)
     except SpecError as error:
         problems = str(error)
-    return FunctionRecord(
-        namespace=str(meta.get("namespace", "")),
-        name=str(meta["name"]),
-        uid=str(meta.get("uid", "")),
-        version=version_of(raw),
-        generation=int(meta.get("generation", 0)),
-        deleting=bool(meta.get("deletionTimestamp")),
-        function=function,
-        problems=problems,
-        status=raw.get("status") or {},
-    )
+    return FunctionRecord(**identity_of(raw), function=function, problems=problems, status=raw.get("status") or {})
+
+
+def identity_of(raw: Mapping[str, Json]) -> dict[str, Any]:
+    """What every record begins with: whose object it is, and which state of it."""
+    meta = raw["metadata"]
+    return {
+        "namespace": str(meta.get("namespace", "")),
+        "name": str(meta["name"]),
+        "uid": str(meta.get("uid", "")),
+        "version": version_of(raw),
+        "generation": int(meta.get("generation", 0)),
+        "deleting": bool(meta.get("deletionTimestamp")),
+    }
 
 
 def version_of(raw: Mapping[str, Json]) -> int:

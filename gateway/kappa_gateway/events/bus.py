@@ -42,7 +42,7 @@ API: Final = "$JS.API."
 
 _FULL: Final = frozenset({10077, 10023, 10047})  # maximum bytes, insufficient resources, storage
 _CONFLICT: Final = 10071  # the subject has another last sequence than was expected
-_NOT_FOUND: Final = frozenset({10014, 10037, 10059})  # consumer, message, stream
+NOT_FOUND: Final = frozenset({10014, 10037, 10059})  # consumer, message, stream
 
 
 class UnavailableError(Exception):
@@ -70,7 +70,7 @@ class RefusedError(UnavailableError):
 
     @property
     def missing(self) -> bool:
-        return self.code in _NOT_FOUND
+        return self.code in NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Counters grow for as long as this process lives; the operator adds up what the g
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -67,6 +67,7 @@ class Triggers:
         self._ledger, self._wall = ledger or Ledger(), wall
         self.synced = False
         self._known: dict[str, Known] = {}
+        self._by_kind: dict[tuple[str, str], dict[str, Trigger]] = {}  # (namespace, kind): each post asks for one
         self._counts: dict[str, Counts] = {}  # by uid
         self.changed: list[Callable[[str], None]] = []
         self.refused = ""
@@ -90,13 +91,21 @@ class Triggers:
             last = before.trigger if before else None
             found = Known(key, uid, generation, last, before.filter if before else Filter(None), str(error))
             log.warning("Trigger %s is not valid: %s", key, error)
+        self._file(self._known.get(key), found)
         self._known[key] = found
         self._tell(key)
 
     def remove(self, key: str) -> None:
         if (gone := self._known.pop(key, None)) is not None:
             self._forget(gone)
+            self._file(gone, None)
             self._tell(key)
+
+    def _file(self, before: Known | None, after: Known | None) -> None:
+        if before is not None and (old := before.trigger) is not None:
+            self._by_kind.get((old.namespace, old.kind), {}).pop(before.key, None)
+        if after is not None and (new := after.trigger) is not None:
+            self._by_kind.setdefault((new.namespace, new.kind), {})[after.key] = new
 
     def _forget(self, gone: Known) -> None:
         """Who has the name next begins at nothing."""
@@ -126,13 +135,9 @@ class Triggers:
     def find(self, key: str) -> Known | None:
         return self._known.get(key)
 
-    def all(self) -> Iterator[Trigger]:
-        """Every Trigger that has, or had, a valid spec."""
-        return iter([known.trigger for known in self._known.values() if known.trigger])
-
     def of_kind(self, namespace: str, kind: str) -> list[Trigger]:
-        """Those of a namespace with a source of this kind, suspended ones too."""
-        return [t for t in self.all() if t.kind == kind and t.namespace == namespace]
+        """Those of a namespace that have, or had, a valid spec with a source of this kind; suspended ones too."""
+        return list(self._by_kind.get((namespace, kind), {}).values())
 
     def counts(self, key: str) -> Counts:
         """The counters of `namespace/name`; of nobody's when there is no such Trigger."""

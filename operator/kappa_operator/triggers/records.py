@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from kappa_api import names
 from kappa_api.errors import SpecError
 from kappa_api.trigger import Trigger, parse_trigger
-from kappa_operator.observed import version_of
+from kappa_operator.observed import identity_of
 from kappa_operator.store import Keys
 
 Json = Any
@@ -46,23 +46,12 @@ class TriggerRecord:
 
 def parse_trigger_record(raw: Mapping[str, Json]) -> TriggerRecord:
     """Reads a Trigger, valid or not."""
-    meta = raw["metadata"]
     trigger, problems = None, ""
     try:
         trigger = parse_trigger(raw)
     except SpecError as error:
         problems = str(error)
-    return TriggerRecord(
-        namespace=str(meta.get("namespace", "")),
-        name=str(meta["name"]),
-        uid=str(meta.get("uid", "")),
-        version=version_of(raw),
-        generation=int(meta.get("generation", 0)),
-        deleting=bool(meta.get("deletionTimestamp")),
-        trigger=trigger,
-        problems=problems,
-        status=raw.get("status") or {},
-    )
+    return TriggerRecord(**identity_of(raw), trigger=trigger, problems=problems, status=raw.get("status") or {})
 
 
 class TriggerStore:

@@ -215,7 +215,7 @@ def test_enums() -> None:
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [
-        ("metadata.name", function.FUNCTION_NAME_PATTERN),
+        ("metadata.name", delivery.FUNCTION_NAME),
         ("spec.runtime", function.NAME_PATTERN),
         ("spec.handler", function.HANDLER_PATTERN),
         ("spec.serviceAccountName", function.NAME_PATTERN),
@@ -228,7 +228,7 @@ def test_enums() -> None:
         ("spec.http.auth.jwt.requiredClaims[].name", callers.CLAIM_PATTERN),
         ("spec.async.onSuccess.function", delivery.FUNCTION_NAME),
         ("spec.async.onSuccess.subject", delivery.SUBJECT),
-        ("spec.async.onSuccess.url", delivery.URL),
+        ("spec.async.onSuccess.url", callers.URL_PATTERN),
     ],
 )
 def test_patterns(path: str, pattern: str) -> None:

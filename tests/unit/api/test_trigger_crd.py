@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kappa_schemas import at, crd, examples, fill, integers, known_fields, schema_of, takes
 
-from kappa_api import delivery, names, secretref, trigger
+from kappa_api import callers, delivery, names, trigger
 from kappa_api.errors import SpecError
 from kappa_api.sources import READERS
 from kappa_api.trigger import parse_trigger
@@ -140,9 +140,9 @@ def test_every_default_is_in_the_schema() -> None:
         ("spec.ordered.key", f"({trigger.KEY_PATTERN})"),
         ("spec.onFailure.function", delivery.FUNCTION_NAME),
         ("spec.onFailure.subject", delivery.SUBJECT),
-        ("spec.onFailure.url", delivery.URL),
+        ("spec.onFailure.url", callers.URL_PATTERN),
         *(
-            (f"spec.source.{kind}.secretRef.name", secretref.SECRET_NAME)
+            (f"spec.source.{kind}.secretRef.name", callers.SECRET_NAME_PATTERN)
             for kind in ("s3", "mqtt", "postgres", "redis")
         ),
     ],

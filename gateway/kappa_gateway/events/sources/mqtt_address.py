@@ -5,14 +5,13 @@ that is connected to, so certificates are checked against the name, here, and no
 """
 
 import ssl
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from kappa_gateway.events.source import SourceError
+from kappa_gateway.events.sources.secret_parts import as_files, check_pair, needed
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _HINT: Final = "mqtt://broker.example.org:1883 or mqtts://broker.example.org:8883"
@@ -48,8 +47,7 @@ class _Named(ssl.SSLContext):
 
 def read_secret(secret: Mapping[str, bytes] | None, name: str) -> Address:
     """Raises SourceError that names the key at fault, never its content."""
-    if secret is None:
-        raise SourceError(f"the Secret {name} of type kappa.dev/source does not exist, or the gateway may not read it")
+    secret = needed(secret, name)
     try:
         parts = urlsplit(secret["url"].decode().strip())
         port = parts.port
@@ -82,20 +80,11 @@ def _context(secret: Mapping[str, bytes], name: str, host: str) -> ssl.SSLContex
             context.load_verify_locations(cadata=secret["ca.crt"].decode("ascii"))
         else:
             context.load_default_certs()
-        if "tls.crt" in secret or "tls.key" in secret:
-            _load_pair(context, secret["tls.crt"], secret["tls.key"])
-    except KeyError as error:
-        raise SourceError(f"the Secret {name} must hold tls.crt and tls.key, or none of them") from error
+        check_pair(secret, name)
+        if "tls.crt" in secret:
+            # OpenSSL takes a key pair from files only, and asks the terminal for a password if it is not given one
+            with as_files({key: secret[key] for key in ("tls.crt", "tls.key")}) as paths:
+                context.load_cert_chain(paths["tls.crt"], paths["tls.key"], password=lambda: "")
     except (ssl.SSLError, ValueError, OSError):
         raise SourceError(f"ca.crt, tls.crt or tls.key in the Secret {name} is no certificate or key in PEM") from None
     return context
-
-
-def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    # OpenSSL takes a key pair from files only.
-    with tempfile.TemporaryDirectory(prefix="kappa-mqtt-") as folder:
-        paths = Path(folder, "tls.crt"), Path(folder, "tls.key")
-        for path, content in zip(paths, (certificate, key), strict=True):
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-        context.load_cert_chain(*paths, password=lambda: "")  # never ask the terminal

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from kappa_gateway.events.bus import UnavailableError
+from kappa_gateway.events.bus import NOT_FOUND, UnavailableError
 from kappa_gateway.events.source import SourceError, Surroundings
 
 Json = Any
@@ -40,7 +40,7 @@ class ApiError(SourceError):
     @property
     def missing(self) -> bool:
         """There is no such stream, consumer or message."""
-        return self.code in (10014, 10037, 10059)
+        return self.code in NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True)

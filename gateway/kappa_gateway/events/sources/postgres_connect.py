@@ -7,11 +7,8 @@ the ones that are connected to. Errors are told without credentials.
 
 import os
 import ssl
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -19,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from kappa_gateway.events.addresses import Check
 from kappa_gateway.events.source import SourceError
+from kappa_gateway.events.sources.secret_parts import as_files, check_pair, needed
 
 CONNECT_SECONDS: Final = 10
 #: A server that is gone without a word is noticed within half a minute, not within the kernel's two hours.
@@ -52,8 +50,7 @@ class Server:
 
 def read_secret(secret: Mapping[str, bytes] | None, name: str) -> Server:
     """Raises SourceError that names the key at fault, never its content."""
-    if secret is None:
-        raise SourceError(f"the Secret {name} of type kappa.dev/source does not exist, or the gateway may not read it")
+    secret = needed(secret, name)
     if not secret.get("url"):
         raise SourceError(f"the Secret {name} has no key url: postgresql://user:password@host:5432/database")
     try:
@@ -67,8 +64,7 @@ def read_secret(secret: Mapping[str, bytes] | None, name: str) -> Server:
     if not all(hosts) or any(host[0] in "/@" for host in hosts):
         raise SourceError(f"url in the Secret {name} must name a host")
     files = {key: secret[key] for key in FILES if secret.get(key)}
-    if ("tls.crt" in files) != ("tls.key" in files):
-        raise SourceError(f"the Secret {name} must hold tls.crt and tls.key, or none of them")
+    check_pair(files, name)
     parameters.setdefault("sslmode", "verify-full" if "ca.crt" in files else "prefer")
     parameters.setdefault("dbname", parameters.get("user", ""))
     if parameters["sslmode"] not in SSL_MODES:
@@ -86,9 +82,11 @@ async def connect(server: Server, check: Check, *, application: str, **more: Any
     parameters |= {"client_encoding": "UTF8", "sslcompression": "0"}
     if parameters["sslmode"].startswith("verify") and (known := _known_authorities()):
         parameters["sslrootcert"] = known
-    with _files(server.files) as paths:
+    parameters |= dict.fromkeys(("sslcert", "sslkey"), "/dev/null/none")
+    with as_files(server.files) as paths:
+        parameters |= {FILES[key]: path for key, path in paths.items()}
         try:
-            return await psycopg.AsyncConnection.connect("", autocommit=True, **(parameters | paths))
+            return await psycopg.AsyncConnection.connect("", autocommit=True, **parameters)
         except psycopg.Error as error:
             raise SourceError(f"{server.source} cannot be connected to: {told(error)}") from error
 
@@ -116,20 +114,3 @@ def _known_authorities() -> str:
     """The file with those that the system trusts. psycopg's libpq was built elsewhere and looks where there is none."""
     places = (ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt")
     return next((place for place in places if place and os.path.exists(place)), "")
-
-
-@contextmanager
-def _files(contents: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
-    """libpq takes certificates from files only; they are there while it connects, for this process alone."""
-    none: dict[str, Any] = dict.fromkeys(("sslcert", "sslkey"), "/dev/null/none")
-    if not contents:
-        yield none
-        return
-    with tempfile.TemporaryDirectory(prefix="kappa-pg-") as folder:
-        paths = {}
-        for key, content in contents.items():
-            path = Path(folder, key)
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-            paths[FILES[key]] = str(path)
-        yield none | paths

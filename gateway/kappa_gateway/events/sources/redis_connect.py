@@ -6,11 +6,8 @@ that was judged is the one that is connected to.
 """
 
 import socket
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -21,11 +18,14 @@ from redis.backoff import NoBackoff
 
 from kappa_gateway.events.addresses import Check
 from kappa_gateway.events.source import SourceError
+from kappa_gateway.events.sources.secret_parts import as_files, check_pair, needed
 
 CONNECT_SECONDS: Final = 10
 #: Longer than any read of ours blocks.
 SOCKET_SECONDS: Final = 30
 KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+#: Keys of the Secret, and the parameter of redis-py that takes the file.
+PAIR: Final = {"tls.crt": "ssl_certfile", "tls.key": "ssl_keyfile"}
 FORM: Final = "redis://user:password@host:6379/0, or rediss:// for TLS"
 
 
@@ -65,8 +65,7 @@ class _Pinned:
 
 def read_secret(secret: Mapping[str, bytes] | None, name: str) -> Server:
     """Raises SourceError that names the key at fault, never its content."""
-    if secret is None:
-        raise SourceError(f"the Secret {name} of type kappa.dev/source does not exist, or the gateway may not read it")
+    secret = needed(secret, name)
     try:
         parts = urlsplit(secret.get("url", b"").decode().strip())
         port, database = parts.port or 6379, int(parts.path.strip("/") or 0)
@@ -75,8 +74,7 @@ def read_secret(secret: Mapping[str, bytes] | None, name: str) -> Server:
     if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment:
         raise SourceError(f"url in the Secret {name} must be {FORM}")
     files = {key: secret[key] for key in ("ca.crt", "tls.crt", "tls.key") if secret.get(key)}
-    if ("tls.crt" in files) != ("tls.key" in files):
-        raise SourceError(f"the Secret {name} must hold tls.crt and tls.key, or none of them")
+    check_pair(files, name)
     return Server(
         host=parts.hostname,
         port=port,
@@ -93,7 +91,9 @@ async def connect(server: Server, check: Check) -> redis.asyncio.Redis:
     address = (await check(server.host, server.port))[0]
     base: type[Connection] = SSLConnection if server.tls else Connection
     pinned = type("PinnedConnection", (_Pinned, base), {"address": address})
-    with _files(server.files if server.tls else {}) as more:
+    pair = {key: server.files[key] for key in PAIR if server.tls and key in server.files}
+    with as_files(pair) as paths:
+        more: dict[str, Any] = {PAIR[key]: path for key, path in paths.items()}
         if "ca.crt" in server.files and server.tls:
             more["ssl_ca_data"] = server.files["ca.crt"].decode("ascii", "replace")
         pool = ConnectionPool(
@@ -119,19 +119,3 @@ async def connect(server: Server, check: Check) -> redis.asyncio.Redis:
             await client.aclose()
             raise
     return client
-
-
-@contextmanager
-def _files(contents: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
-    """Python's TLS takes a client's certificate from files only; they are there while the connection is made."""
-    if "tls.crt" not in contents:
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="kappa-redis-") as folder:
-        found = {}
-        for key, parameter in (("tls.crt", "ssl_certfile"), ("tls.key", "ssl_keyfile")):
-            path = Path(folder, key)
-            path.touch(mode=0o600)
-            path.write_bytes(contents[key])
-            found[parameter] = str(path)
-        yield found
