@@ -153,8 +153,8 @@ async def test_outcomes_go_to_a_function(make: MakeEvents) -> None:
     await gateway.rig.instance("hello", answers(reply(200, b'{"ok": true}'), failure("KeyError", "gone")))
     following = await gateway.rig.instance("next")
     for body in (b'{"n": 1}', b'{"n": 2}'):
-        await gateway.final((await gateway.accept("hello", body)).id)
-    await gateway.emptied()
+        await gateway.accept("hello", body)
+        await gateway.emptied()  # outcomes without a key come in any order: the second is made after the first has come
     good, bad = (json.loads(seen.body) for seen in following.seen)
     assert (good["type"], bad["type"]) == ("dev.kappa.invocation.succeeded", "dev.kappa.invocation.failed")
     assert good["data"]["requestContext"]["condition"] == "Success"
