@@ -33,7 +33,7 @@ unit: venv ## Fast tests: no network, virtual time
 	@$(PY) -m pytest tests/unit tests/cluster tests/fuzz -n 2
 
 integration: venv ## Tests against the embedded cluster
-	@$(PY) -m pytest tests/integration -m "not real"
+	@$(PY) -m pytest tests/integration -m "not real" -n 3 --dist loadfile
 
 lint: venv ## ruff, import rules
 	@ruff check .

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats
+from kappa_ports import free_port
 from nats.aio.client import Client
 from world import (
     HERE,
@@ -23,7 +24,6 @@ from world import (
     Cluster,
     Process,
     World,
-    free_port,
     function,
     owner,
     pod,

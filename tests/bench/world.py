@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import yaml
 from kappa_gateway_program import COMMAND, Identity
+from kappa_ports import free_port
 
 from kappa_api import names
 from kappa_api.tokens import pod_token
@@ -275,12 +276,6 @@ def wait(
         if time.monotonic() > end:
             raise TimeoutError(f"{problem}\n{world.log(log) if world else ''}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,6 @@ The servers' configuration is given to a real nats-server, which says what it th
 import asyncio
 import json
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import aiomqtt
 import nats
 import pytest
 from kappa_e2e import CHART, pod_spec, rights
+from kappa_ports import free_port
 from nats.aio.client import Client
 
 from kappa_gateway.events import settings
@@ -83,10 +83,7 @@ def test_devices_may_do_what_the_values_say_and_nothing_else(render: Any) -> Non
 async def test_a_device_reaches_its_topics_only(render: Any, tmp_path: Path) -> None:
     """On a real server, with the chart's configuration moved to other ports and folders."""
     objects = render({"nats": {"replicas": 1, "mqtt": DEVICES}})
-    sockets = [socket.socket() for _ in range(3)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    client, monitor, mqtt = [sock.getsockname()[1] for sock in sockets]
+    client, monitor, mqtt = (free_port() for _ in range(3))
     text = objects["ConfigMap", "kappa-nats"]["data"]["nats.conf"]
     for old, new in {
         "port: 4222": f"listen: 127.0.0.1:{client}",
@@ -99,8 +96,6 @@ async def test_a_device_reaches_its_topics_only(render: Any, tmp_path: Path) -> 
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "nats.conf").write_text(text)
-    for sock in sockets:
-        sock.close()
     env = variables(nats_pod(objects)["containers"][0])
     process = await asyncio.create_subprocess_exec(str(SERVER), "-c", str(tmp_path / "nats.conf"), env=env)
     try:

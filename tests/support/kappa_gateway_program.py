@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 
 from kappa_api import names
 

@@ -6,11 +6,12 @@ Instances are small scripted servers on loopback addresses of their own, all on 
 import asyncio
 import itertools
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from kappa_ports import free_port
 
 from kappa_gateway.app import Gateway
 from kappa_gateway.settings import Limits, Settings
@@ -284,12 +285,6 @@ class Rig:
             caller.close()
         for upstream in self._upstreams:
             await upstream.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

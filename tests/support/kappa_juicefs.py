@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_s3_client import S3Client
 from kappa_servers import CACHE, missing
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_servers import Server, server
 
 USER, PASSWORD = "device", "pw-for-tests"

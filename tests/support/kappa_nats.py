@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from nats.aio.client import Client
 
 TOKEN = "nats-test-token"

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from kappa_ports import free_port
 
 from kappa_api.names import INSTANCE_PORT
 from kappa_api.tokens import internal_token
@@ -21,12 +21,6 @@ Json = Any
 SECRET = "integration-secret"
 API = "/apis/kappa.dev/v1/namespaces/default/functions"
 MERGE = {"Content-Type": "application/merge-patch+json"}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass

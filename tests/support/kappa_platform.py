@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from kappa_ports import free_port
 
 from kappa_local.platform.kubectl import Answer, Kubectl
 from kappa_local.platform.settings import REPOSITORY, Place
@@ -21,15 +21,8 @@ POLL_SECONDS = 0.1
 
 
 def free_place(state: Path) -> Place:
-    """A place whose ports were free a moment ago."""
-    sockets = [socket.socket() for _ in range(6)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return Place(state, *(sock.getsockname()[1] for sock in sockets))
-    finally:
-        for sock in sockets:
-            sock.close()
+    """A place whose ports nobody else has."""
+    return Place(state, *(free_port() for _ in range(6)))
 
 
 @dataclass(frozen=True, slots=True)

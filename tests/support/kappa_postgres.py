@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_servers import library_path, unpacked
 
 PACKAGE = "postgresql-15"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import redis.asyncio
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_servers import server
 from redis.exceptions import RedisError
 

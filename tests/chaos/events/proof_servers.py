@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_servers import server
 from proof_feed import UnusableError
 

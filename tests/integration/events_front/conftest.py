@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 import uvloop
 from kappa_front_rig import connected
-from kappa_gateway_rig import Rig, free_port
+from kappa_gateway_rig import Rig
 from kappa_nats import NatsServer
+from kappa_ports import free_port
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kappa_gateway_rig import free_port, reply
+from kappa_gateway_rig import reply
+from kappa_ports import free_port
 
 from kappa_api.tokens import accepts, internal_token
 from kappa_gateway.settings import Limits

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 import yaml
 from kappa_gateway_program import COMMAND, SECRET, Home, Program, gateway_program
-from kappa_gateway_rig import controller_reference, free_port
+from kappa_gateway_rig import controller_reference
+from kappa_ports import free_port
 
 from kappa_api import names
 from kappa_api.tokens import internal_token, pod_token

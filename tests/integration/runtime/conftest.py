@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kappa_ports import free_port
 
 HOST = "127.91.0.1"
 TOKEN = "a-pod-token"
@@ -66,9 +67,7 @@ class Pod:
     """One `python -m kappa_runtime`."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         env = {key: value for key, value in os.environ.items() if not key.startswith("KAPPA_")}
         env |= {"POD_IP": HOST, "PORT": str(self.port), "POD_NAME": "pod-1"}
         env["KAPPA_POD_TOKEN"] = str(settings.pop("token", TOKEN))

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kappa_gateway_rig import Rig, Upstream, free_port, running
+from kappa_gateway_rig import Rig, Upstream, running
+from kappa_ports import free_port
 
 from kappa_gateway.settings import Limits
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_rbac import Right, granted, right_of
 from kappa_security_world import CHART, FUNCTIONS, Platform, platform
 

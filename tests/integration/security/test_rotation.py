@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_security_world import FIRST, Platform, platform
 
 from kappa_api.keyring import key_id

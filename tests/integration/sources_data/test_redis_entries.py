@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import trustme
-from kappa_gateway_rig import free_port
+from kappa_ports import free_port
 from kappa_redis import PASSWORD, RedisServer, redis_server
 from kappa_source_world import World, a_trigger, failure, running
 

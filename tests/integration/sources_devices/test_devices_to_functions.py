@@ -14,10 +14,11 @@ import pytest_asyncio
 import uvloop
 from kappa_auth_world import secret
 from kappa_events_rig import EventsRig, events_running
-from kappa_gateway_rig import Upstream, free_port
+from kappa_gateway_rig import Upstream
 from kappa_juicefs import s3_server
 from kappa_mosquitto import PASSWORD, USER, mosquitto, publish
 from kappa_nats import NatsServer
+from kappa_ports import free_port
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

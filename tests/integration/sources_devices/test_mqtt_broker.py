@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-from kappa_gateway_rig import free_port
 from kappa_mosquitto import PASSWORD, USER, Mosquitto, mosquitto, publish
 from kappa_nats import NatsServer
+from kappa_ports import free_port
 from kappa_source_world import World, a_trigger, failure, running
 
 from kappa_api.sources.mqtt import Mqtt

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from time import time
 
 from aiohttp import web
-from kappa_gateway_rig import free_port
 from kappa_juicefs import s3_server
+from kappa_ports import free_port
 from kappa_source_world import a_trigger
 
 from kappa_api.cloudevents import CloudEvent

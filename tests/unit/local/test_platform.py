@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from kappa_ports import free_port
 
 from kappa_local.platform.resources import custom_resource_definitions, platform
 from kappa_local.platform.settings import Place, SetupError, check_ports, place
@@ -26,7 +27,7 @@ def test_a_taken_port_is_named_with_the_variable_that_chooses_another() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SetupError, match=rf"port {port} .*KAPPA_GATEWAY_PORT"):
-            check_ports(Place(Path("x"), api_port=_free(), gateway_port=port))
+            check_ports(Place(Path("x"), api_port=free_port(), gateway_port=port))
 
 
 def test_the_platform_is_the_charts_resources_and_two_pods() -> None:
@@ -65,9 +66,3 @@ def test_with_a_token_there_is_nats_and_the_gateway_knows_it() -> None:
         "123",
     ]
     assert "KAPPA_NATS_URL" not in str(platform(place, "secret")), "without a token"
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
