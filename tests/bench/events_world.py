@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats
-from kappa_ports import free_port
 from nats.aio.client import Client
 from world import (
     HERE,
@@ -24,6 +23,7 @@ from world import (
     Cluster,
     Process,
     World,
+    free_port,
     function,
     owner,
     pod,
