@@ -8,7 +8,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kappa_api.names import HEADER_REFUSED, HEADER_REQUEST_ID
+from kappa_api.names import HEADER_REFUSED, HEADER_REQUEST_ID, REFUSED_DRAINING
 
 if TYPE_CHECKING:
     from kappa_runtime.http1 import Connection
@@ -18,6 +18,13 @@ Headers = list[tuple[bytes, bytes]]
 STATUS_LINES = {int(s): f"HTTP/1.1 {int(s)} {s.phrase}\r\n".encode() for s in HTTPStatus}
 #: Bodies up to here go out in one write with their head.
 ONE_PIECE = 64 << 10
+#: Sent before a connection is closed that its client was told it may keep: a request that crosses with it has its
+#: answer.
+FAREWELL = b"%b%b: %b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % (
+    STATUS_LINES[503],
+    HEADER_REFUSED.encode(),
+    REFUSED_DRAINING.encode(),
+)
 
 
 class Request:

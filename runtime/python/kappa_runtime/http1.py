@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from kappa_runtime.exchange import Consumer, Exchange, Request
+from kappa_runtime.exchange import FAREWELL, Consumer, Exchange, Request
 from kappa_runtime.framing import BadRequestError, check
 from kappa_runtime.settings import Settings
 
@@ -223,7 +223,10 @@ class Connection(asyncio.Protocol):
         """The reply is complete. Goes on to the next request, or closes."""
         if self._lost:
             return
-        if not exchange.keep_alive or self.host.closing:
+        if exchange.keep_alive and exchange.complete and self.host.closing:
+            self._queue.clear()
+            self.leave()
+        elif not exchange.keep_alive or self.host.closing:
             self._close(linger=not exchange.complete)
         elif exchange.complete:
             self._next()
@@ -240,9 +243,18 @@ class Connection(asyncio.Protocol):
         if not self._lost:
             self.transport.abort()
 
-    def close(self, linger: bool = False) -> None:
+    def close(self, linger: bool) -> None:
         """Closes once everything is written. With `linger`, first reads and drops what the client is still sending."""
         self._close(linger)
+
+    def leave(self) -> None:
+        """Closes a connection whose client may be writing a request at this moment: it finds a refusal as its answer,
+        instead of a connection that ended for no reason (RFC 9112, 9.5, knows no other remedy than to repeat)."""
+        if not (self._lost or self._deaf or self._queue or self.transport.is_closing()):
+            self.transport.write(FAREWELL)
+            self._close(linger=True)
+        elif not self._closing_since:
+            self._close(linger=False)
 
     def enter_tunnel(self, consumer: Consumer) -> None:
         """From now on all bytes go to `consumer.body`."""
@@ -269,7 +281,7 @@ class Connection(asyncio.Protocol):
             if now - self._since > settings.head_seconds:
                 self._refuse(BadRequestError(408, "the request took too long to arrive"))
         elif self.host.closing or now - self._since > settings.keep_alive_seconds:
-            self.transport.close()
+            self.leave()
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _request(self) -> Request:

@@ -8,6 +8,7 @@ is stuck, once all others are done, with 1, so that the operator replaces the po
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from uuid import uuid4
@@ -78,8 +79,10 @@ class Server:
             may = self.instance.may_specialize
             self.loop.call_soon(Preload(self.loop, may, lambda: not self.connections, self._preloaded).step)
         await self._stopped.wait()
+        listener = socket.socket(fileno=os.dup(server.sockets[0].fileno()))  # it outlives the server that is closed
         server.close()
-        await self._shut_down()
+        with listener:
+            await self._shut_down(listener)
         sweeper.cancel()
         return self.exit_code
 
@@ -256,15 +259,17 @@ class Server:
         milliseconds = round(seconds * 1000, 1)
         self.sink.record("INFO", f"{count} common modules are imported", "", milliseconds=milliseconds)
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, listener: socket.socket) -> None:
+        """Tells everybody who is connected, or is about to be, that the end has come; and waits until they are gone."""
         self.closing = True
         for done in self._drained:  # they wait for an invocation that never ends: the process ends instead
             done()
-        while self.connections and not self._forced:  # the sweep cuts those whose client takes nothing
-            for connection in list(self.connections):
+        while (await self._accept(listener) or self.connections) and not self._forced:
+            for connection in list(self.connections):  # the sweep cuts those whose client takes nothing
                 if not connection.busy:
-                    connection.close()
+                    connection.leave()
             await asyncio.sleep(0.002)
+        listener.close()  # at once: whom the kernel takes in now would be lost
         function = self._function
         if function is not None and function.loop is not None and function.lifespan is not None and not self._broken:
             over = asyncio.Event()
@@ -275,6 +280,18 @@ class Server:
                 self.sink.record("ERROR", "the app's shutdown takes too long; ending without it", "")
         if function is not None:
             remove_tree(function.loaded.code_dir)
+
+    async def _accept(self, listener: socket.socket) -> bool:
+        """Takes in whom the kernel has connected and nobody has answered; closing the listener would reset them."""
+        found = False
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:  # nobody; or who was there has left
+                return found
+            found = True
+            client.setblocking(False)
+            await self.loop.connect_accepted_socket(lambda: Connection(self, self.loop), client)
 
 
 class Parked(Consumer):
