@@ -49,7 +49,9 @@ format: venv ## Rewrite the code in the project's style
 	@ruff format -q .
 
 SECONDS := 60
-fuzz: venv ## Hostile input for every parser and random order for the state machines, for SECONDS=60; finds are shrunk and kept
+fuzz: venv ## Hostile input for every parser, at random and guided by coverage, and random order for the state machines, for SECONDS=60
+	@$(PY) -c 'import atheris' 2>/dev/null || { echo "Looking for atheris (35 MB, once) ..."; \
+	  $(PY) -m pip install -qq --disable-pip-version-check --retries 1 --no-deps --require-hashes -r requirements/fuzz.txt >/dev/null 2>&1 || true; }
 	@PYTHONPATH=tests/support:tests/fuzz $(PY) tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 bench: venv ## Speed and memory of gateway and runtime, as ratios against baselines
@@ -105,7 +107,7 @@ $(VENV)/.ready: requirements/dev.txt $(addsuffix /pyproject.toml,$(COMPONENTS))
 	@touch $@
 
 requirements: ## Pin the newest versions of all packages, with hashes and without addresses
-	@for name in dev operator gateway runtime nats; do \
+	@for name in dev operator gateway runtime nats fuzz; do \
 	  constraint=$$([ $$name = dev ] || echo "-c dev.txt"); \
 	  (cd requirements && pip-compile --upgrade --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host --allow-unsafe --strip-extras $$constraint $$name.in -o $$name.txt); done

@@ -87,4 +87,4 @@ def _text(name: str, content: Json) -> str:
         return "true" if content else "false"
     if isinstance(content, str | int):
         return str(content)
-    raise CloudEventError(f"{name}: must be a string, a number or a boolean")
+    raise CloudEventError(f"{name[:40]}: must be a string, a number or a boolean")

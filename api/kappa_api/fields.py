@@ -12,6 +12,7 @@ from typing import Any
 from kappa_api.errors import Problem
 
 Json = Any
+_HALF = "holds half of a character: an escape of a surrogate pair without the other one"
 
 
 class Reader:
@@ -49,6 +50,9 @@ class Reader:
             return default
         if not isinstance(value, str):
             self.fault(key, f"must be a string, not {_kind(value)}")
+            return default
+        if not _is_text(value):
+            self.fault(key, _HALF)
             return default
         if pattern and not re.fullmatch(pattern, value):
             self.fault(key, f"{value[:80]!r} is not valid: {hint or f'must match {pattern}'}")
@@ -99,6 +103,8 @@ class Reader:
         for index, value in enumerate(self._list(key)):
             if not isinstance(value, str):
                 self.fault(f"{key}[{index}]", f"must be a string, not {_kind(value)}")
+            elif not _is_text(value):
+                self.fault(f"{key}[{index}]", _HALF)
             elif check and (message := check(value)):
                 self.fault(f"{key}[{index}]", message)
             else:
@@ -115,10 +121,12 @@ class Reader:
             return {}
         found = {}
         for name, text in value.items():
-            if isinstance(text, str):
-                found[name] = text
-            else:
+            if not isinstance(text, str):
                 self.fault(f"{key}[{name}]", f"must be a string, not {_kind(text)}")
+            elif not _is_text(str(name) + text):
+                self.fault(f"{key}[{name}]", _HALF)
+            else:
+                found[name] = text
         return found
 
     def objects(self, key: str, required: str = "") -> tuple[Mapping[str, Json], ...]:
@@ -155,6 +163,15 @@ class Reader:
         for key in self._value:
             if key not in self._seen:
                 self.fault(str(key), f"is not a field; known here: {', '.join(sorted(self._seen))}")
+
+
+def _is_text(value: str) -> bool:
+    """JSON's escapes can hold half characters, which nothing that comes after can write."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: Json) -> str:

@@ -1,4 +1,5 @@
-"""`spec.http.limits` of a Function: how much of it may be asked for, by everybody together and by one caller.
+"""How much may be asked for, by everybody together and by one caller: `spec.http.limits` of a Function, and `limits` of
+the sources of Triggers that are posted to.
 
 The same rules stand in the chart's CRD. What is left out (0 or None here) is what the gateway's own settings say.
 """
@@ -45,6 +46,17 @@ class RequestLimits:
 NO_LIMITS = RequestLimits()
 
 
+@dataclass(frozen=True, slots=True)
+class PostLimits:
+    """The same of events that are posted for a Trigger: `requests` of a rate are events."""
+
+    rate: Rate | None = None
+    caller_rate: Rate | None = None
+
+
+NO_POST_LIMITS = PostLimits()
+
+
 def read_limits(reader: Reader) -> RequestLimits:
     """Reads the object; faults go to the reader."""
     found = RequestLimits(
@@ -52,6 +64,14 @@ def read_limits(reader: Reader) -> RequestLimits:
         rate=_rate(reader, "rate"),
         caller_rate=_rate(reader, "callerRate"),
     )
+    reader.unknown()
+    return found
+
+
+def read_post_limits(source: Reader) -> PostLimits:
+    """`limits` of a source; faults go to the reader."""
+    reader = source.child("limits")
+    found = PostLimits(rate=_rate(reader, "rate"), caller_rate=_rate(reader, "callerRate"))
     reader.unknown()
     return found
 

@@ -79,6 +79,11 @@ HEADER_EVENT_SHAPE: Final = "kappa-event-shape"
 HEADER_ATTEMPT: Final = "kappa-attempt"
 #: Which pod emits an event, `namespace/name`: on `/events/<namespace>`, beside the pod's token as a bearer token.
 HEADER_POD: Final = "kappa-pod"
+#: How many hops what is sent is away from its first cause, decimal; absent: 0. On an invocation: how many hops away
+#: what it causes is (absent: 1), so that it can be sent on as it came. Anybody may send it.
+HEADER_HOPS: Final = "kappa-hops"
+#: The same of a CloudEvent, as its extension attribute.
+EXTENSION_HOPS: Final = "kappahops"
 
 REFUSED_BUSY: Final = "busy"
 REFUSED_DRAINING: Final = "draining"

@@ -235,7 +235,7 @@ def _numeric(value: Json, path: str) -> Test:
     bounds: list[tuple[str, float]] = []
     for at in range(0, len(value), 2):
         sign, bound = value[at], value[at + 1]
-        if sign not in _BOUNDS:
+        if not isinstance(sign, str) or sign not in _BOUNDS:
             raise PatternError(f"{path}[{at}]", f"{_shown(sign)} is no comparison: use one of {', '.join(_BOUNDS)}")
         if not _number(bound) or not math.isfinite(bound):
             raise PatternError(f"{path}[{at + 1}]", f"must be a number, not {_kind(bound)}")

@@ -193,7 +193,9 @@ class Stats:
     traffic since the start are left out.
 
     `since` is 0 for a whole reading. Otherwise the reader had asked for what is newer than its reading of that clock,
-    and functions at which nothing has happened since, and nothing is going on, are left out as well."""
+    and functions at which nothing has happened since, and nothing is going on, are left out as well.
+
+    `hung` has the instances that were late and do not say that they live: the reader may ask for itself."""
 
     gateway: str
     epoch: str
@@ -202,6 +204,7 @@ class Stats:
     draining: Mapping[str, int] = field(default_factory=dict)
     instances: Mapping[str, int] | None = None
     since: float = 0.0
+    hung: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         value: dict[str, Json] = {
@@ -228,6 +231,8 @@ class Stats:
             value["instances"] = dict(self.instances)
         if self.since:
             value["since"] = self.since
+        if self.hung:
+            value["hung"] = list(self.hung)
         return value
 
     @classmethod
@@ -242,6 +247,7 @@ class Stats:
                 draining={str(key): int(n) for key, n in value["draining"].items()},
                 instances=None if instances is None else {str(key): int(n) for key, n in instances.items()},
                 since=float(value.get("since", 0.0)),
+                hung=tuple(map(str, value.get("hung", ()))),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WireError(f"not a stats message: {error!r}") from error

@@ -16,6 +16,7 @@ from kappa_gateway.peers import Peers
 from kappa_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kappa_gateway.auth.identity import Identity
     from kappa_gateway.call import Call
     from kappa_gateway.catalog import State
 
@@ -63,22 +64,26 @@ class Admission:
             raise GatewayError("queue_full", f"{queue.waiting} invocations already wait for {queue.key}")
         limiter = state.limiter
         if limiter is not None:
-            refused = limiter.admit(self._caller(call) if limiter.caller_rate is not None else b"", call.arrived)
+            refused = limiter.admit(
+                self.caller(call, call.identity) if limiter.caller_rate is not None else b"", call.arrived
+            )
             if refused is not None:
                 state.counters.reject(refused.reason)
-                raise _too_often(queue.key, refused)
+                raise too_often(queue.key, refused)
 
     def sweep(self, now: float) -> None:
         """To be called every few seconds."""
         self.room.sweep(now)
 
-    def _caller(self, call: "Call") -> bytes:
-        if call.identity is not None:
-            return caller_keys.by_identity(f"{call.identity.type}/{call.identity.principal}")
+    def caller(self, call: "Call", identity: "Identity | None") -> bytes:
+        """Whose account a request is on: of whom it is proven to be from, or else of its address."""
+        if identity is not None:
+            return caller_keys.by_identity(f"{identity.type}/{identity.principal}")
         return caller_keys.by_forwarded(call.request.forwarded_for, self._hops, call.client.caller)
 
 
-def _too_often(key: str, refused: Refused) -> GatewayError:
+def too_often(key: str, refused: Refused) -> GatewayError:
+    """`key`: whose limit it is, as callers know it."""
     after = refused.retry_after
     message, lines = _words(key, refused.reason, refused.rate, after)
     return GatewayError("rate_limited", message, retry_after=after, lines=lines)

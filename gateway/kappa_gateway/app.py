@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aiohttp.http import RawRequestMessage
@@ -26,8 +27,10 @@ from kappa_gateway.call import Call
 from kappa_gateway.catalog import Catalog, State
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.demand import DemandReporter, FindOperator
+from kappa_gateway.doubts import Doubts
 from kappa_gateway.errors import GatewayError, render
 from kappa_gateway.events.front.front import PATHS, Front
+from kappa_gateway.loops import Loops
 from kappa_gateway.peers import Peers
 from kappa_gateway.pool import Pools
 from kappa_gateway.proxy import Proxy
@@ -74,6 +77,7 @@ class Gateway:
         self.refused: Counter[str] = Counter()
         self.relays: set[Relay] = set()
         self.pools = Pools(self._loop, port)
+        self.doubts = Doubts(self.pools, self.clock)
         self.admission = Admission(settings, Peers(f"{settings.system_namespace}/{settings.name}"))
         self.failures = Failures(
             self._limits.auth_failures,
@@ -82,12 +86,14 @@ class Gateway:
             settings.forwarded_hops if settings.trust_forwarded else 0,
         )
         self.guard = Guard(settings.auth, self.failures, clock=self.clock)
+        self.loops = Loops(settings.events.max_hops)
         self.bodies = Bodies(settings.limits)
         self.catalog = Catalog(
             self.clock,
             routes_stale=self._routes_changed.set,
             instance_gone=self.pools.drop,
             limit=self.admission.apply,
+            doubt=self.doubts.ask,
         )
         self.catalog.shared_hosts = settings.shared_hosts
         self.readings = Readings(self.catalog, settings.name, self.epoch)
@@ -124,6 +130,8 @@ class Gateway:
             self.admission.check(call)
             if request.later:
                 return await self.front.accept(call, payload)
+            if request.hops:
+                self.loops.check(call)
             self.deadlines.add(call)
             if payload is not EMPTY_PAYLOAD:
                 await self._read_body(call, payload)
@@ -290,7 +298,8 @@ class Gateway:
 
     def stats(self, since: float = 0.0) -> Stats:
         """Exact counters of every function that had traffic (see `stats.py`)."""
-        return self.readings.take(self.clock(), since)
+        hung = tuple(sorted(instance for instance, _ in self.doubts.hung()))
+        return replace(self.readings.take(self.clock(), since), hung=hung)
 
     def connections(self) -> int:
         return len(self.server.connections)

@@ -12,7 +12,7 @@ from kappa_api import names
 from kappa_api.errors import SpecError
 from kappa_api.function import parse_function
 from kappa_gateway.auth.guard import Access
-from kappa_gateway.dispatch import Instance, Queue
+from kappa_gateway.dispatch import Doubt, Instance, Queue, nobody_asks
 from kappa_gateway.errors import GatewayError
 from kappa_gateway.faults import fault_of
 from kappa_gateway.limits import Limiter
@@ -33,10 +33,10 @@ class State:
 
     __slots__ = ("counters", "entry", "fault", "held", "limiter", "max_waiting", "queue")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, doubt: Doubt = nobody_asks) -> None:
         self.entry: Entry | None = None
         self.fault = ""
-        self.queue = Queue(key)
+        self.queue = Queue(key, doubt)
         self.counters = Counters()
         self.limiter: Limiter | None = None
         self.max_waiting = 0
@@ -56,9 +56,10 @@ class Catalog:
         routes_stale: Callable[[], None],
         instance_gone: Callable[[str], None],
         limit: Callable[["State"], None] = lambda state: None,
+        doubt: Doubt = nobody_asks,
     ) -> None:
         self._clock, self._routes_stale, self._instance_gone = clock, routes_stale, instance_gone
-        self._limit = limit
+        self._limit, self._doubt = limit, doubt
         self.functions: dict[str, State] = {}
         self.routes = RouteTable()
         self.shared_hosts: frozenset[str] = frozenset()
@@ -94,7 +95,7 @@ class Catalog:
             return
         state = self.functions.get(entry.key)
         if state is None:
-            state = self.functions[entry.key] = State(entry.key)
+            state = self._new(entry.key)
         before, state.entry = state.entry, entry
         self._limit(state)
         if entry.routes != (before.routes if before else ()):
@@ -106,6 +107,10 @@ class Catalog:
         self._end_function(key)
         for raw in again:
             self.put_pod(raw)
+
+    def _new(self, key: str) -> State:
+        state = self.functions[key] = State(key, self._doubt)
+        return state
 
     def _end_function(self, key: str) -> None:
         state = self.functions.get(key)
@@ -124,7 +129,7 @@ class Catalog:
         if state is None:
             if not fault:
                 return
-            state = self.functions[key] = State(key)
+            state = self._new(key)
         state.fault = fault
         if fault and not state.queue.instances:
             self._reject(state, GatewayError("not_ready", fault))
@@ -165,7 +170,7 @@ class Catalog:
             return
         found = self.functions.get(owner)
         if found is None:
-            found = self.functions[owner] = State(owner)
+            found = self._new(owner)
         revision, uid = labels.get(names.LABEL_REVISION, ""), str(meta.get("uid", ""))
         instance = Instance(key, address, self._concurrency(meta, found), revision, uid)
         instance.admits = bool(labels.get(names.LABEL_RUNTIME))  # an image's server knows nothing of refusing
@@ -221,6 +226,10 @@ class Catalog:
     def pods(self) -> Iterator[str]:
         """Keys of all known instances, and of pods that may become some."""
         return self._ownership.pods()
+
+    def has_pod(self, key: str) -> bool:
+        """Whether the watch has the pod `namespace/name`, as a Function's that serves or drains."""
+        return self._ownership.knows(key)
 
     def known_functions(self) -> Iterator[str]:
         """Keys of all Functions that were seen: also of those whose spec was never valid."""

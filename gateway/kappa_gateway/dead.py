@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-k", "--kind", choices=("async", "trigger"), default="")
+    parser.add_argument("-k", "--kind", choices=("async", "trigger", "outcome"), default="")
     parser.add_argument("-n", "--namespace", default="")
-    parser.add_argument("--name", default="", help="of the Function or the Trigger")
+    parser.add_argument("--name", default="", help="of the Function or the Trigger; of an outcome, whose it is")
 
 
 def _chosen(parser: argparse.ArgumentParser) -> None:

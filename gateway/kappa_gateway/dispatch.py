@@ -18,21 +18,26 @@ Time integrals are kept as `sum of ends - sum of starts`, one addition per event
 
 from bisect import insort
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from kappa_gateway import states
 from kappa_gateway.states import (
     ANSWERED,
+    DOUBTED,
     DRAINED,
     DRAINING,
     GONE,
+    HEARD,
     IN_SERVICE,
+    LATE,
     REFUSED,
     REMOVED,
     RESTED,
     RESTING,
     SEEN,
     SERVING,
+    SILENT,
     WAITING,
 )
 
@@ -47,9 +52,10 @@ PATIENT: Final = 1 << 60
 
 
 class Waiter(Protocol):
-    """An invocation as the queue sees it. All but `deadline` is set by the queue alone."""
+    """An invocation as the queue sees it. All but `deadline` and `expired` is set by the queue alone."""
 
     deadline: float  # no slot from this time on
+    expired: bool  # whoever keeps the deadlines has ended it
     place: str  # state of `states.INVOCATION`
     instance: "Instance | None"  # whose slot it has; None unless it is in service
     order: int  # place in the order of arrival
@@ -87,7 +93,7 @@ class Instance:
         self.admits = False  # a runtime of ours: it may refuse, and says when it does not
         self.state = states.INSTANCE.first
         self.in_service = 0
-        self.failures = 0  # refusals in a row
+        self.failures = 0  # how often in a row it refused, or was late
         self.rests = 0  # how often it came to rest: which of its back-offs is over
 
     @property
@@ -108,6 +114,15 @@ class Instance:
         return f"<Instance {self.key} {self.in_service}/{self.concurrency}{state}>"
 
 
+#: Called, inside another operation of the queue, with each instance that comes to be doubted. Whoever then asks it
+#: whether it lives says `heard` or `silent` later.
+Doubt = Callable[["Queue", Instance], None]
+
+
+def nobody_asks(queue: "Queue", instance: Instance) -> None:
+    """A `Doubt` where there is nobody who could."""
+
+
 class Queue:
     """Instances, waiting invocations and exact counters of one function.
 
@@ -117,6 +132,7 @@ class Queue:
     __slots__ = (
         "_again",
         "_buckets",
+        "_doubt",
         "_lowest",
         "_order",
         "_patient",
@@ -131,8 +147,9 @@ class Queue:
         "moments",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, doubt: Doubt = nobody_asks) -> None:
         self.key = key  # namespace/name
+        self._doubt = doubt
         self.instances: dict[str, Instance] = {}
         self.in_service = 0
         self.arrivals = 0
@@ -176,10 +193,10 @@ class Queue:
 
     def leave(self, waiter: Waiter, now: float) -> None:
         """The invocation is over, wherever it is: deadline, the caller went away, or all is done. Frees what it holds,
-        once; says nothing about an instance that it was at."""
+        once. Of an instance that it was at this says nothing, unless it was there until its deadline."""
         place = waiter.place
         if place is IN_SERVICE:
-            self.release(waiter, now, "")
+            self.release(waiter, now, LATE if waiter.expired else "")
             return
         waiter.place = _LEFT[place]
         if place is WAITING:
@@ -233,6 +250,15 @@ class Queue:
         if instance.state is RESTING and instance.rests == rest:
             self._tell(instance, RESTED)
             self._settle(now)
+
+    def heard(self, instance: Instance, now: float) -> None:
+        """The instance has said that it lives."""
+        self._tell(instance, HEARD)
+        self._settle(now)
+
+    def silent(self, instance: Instance) -> None:
+        """The instance was asked whether it lives, and has not answered."""
+        self._tell(instance, SILENT)
 
     def remove(self, key: str, now: float) -> Instance | None:
         """The pod is gone. Invocations that are still in service there end by themselves."""
@@ -336,13 +362,17 @@ class Queue:
         """Something has happened to the instance: its next state, and its place in the buckets."""
         old, new = instance.state, states.INSTANCE.next(instance.state, event)
         self._unplace(instance)
-        if event is ANSWERED:
+        if event is ANSWERED or event is HEARD:
             instance.failures = 0
         elif event is REFUSED and old is not RESTING:  # what it refused at the same time counts once
             instance.failures += 1
             instance.rests += 1
+        elif event is LATE:
+            instance.failures += 1
         instance.state = new
         self._place(instance)
+        if new is DOUBTED and old is not DOUBTED:
+            self._doubt(self, instance)
 
     def _place(self, instance: Instance) -> None:
         if instance.state is not SERVING or instance.in_service >= instance.concurrency:

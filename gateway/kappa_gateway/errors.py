@@ -50,6 +50,7 @@ KINDS: Final[dict[str, Kind]] = {
     "shutting_down": Kind(503, retry_after=1),
     "deadline": Kind(504),
     "http_version": Kind(505),
+    "loop_detected": Kind(508),
 }
 
 

@@ -1,8 +1,9 @@
 """Which header fields pass the gateway, and the memo that makes asking cheap.
 
 The gateway frames every message anew: hop-by-hop fields (RFC 9110 section 7.6.1) end here in both directions, fields of
-the platform (`kappa-*`) are never taken from outside, and `x-forwarded-*` are ours. Names are compared with `_` read as
-`-`: servers behind us (CGI, WSGI) cannot tell the two apart, so `kappa_request_id` would pass for the platform's.
+the platform (`kappa-*`) are not taken from outside (but for `hops.py`), and `x-forwarded-*` are ours. Names are
+compared with `_` read as `-`: servers behind us (CGI, WSGI) cannot tell the two apart, so `kappa_request_id` would pass
+for the platform's.
 """
 
 from enum import IntEnum
@@ -34,6 +35,7 @@ class Field(IntEnum):
     WANTED_HEADERS = 17
     PREFER = 18
     POD = 19
+    HOPS = 20
 
 
 _HOP_BY_HOP: Final = frozenset(
@@ -58,6 +60,7 @@ _REQUEST: Final = {
     "access-control-request-headers": Field.WANTED_HEADERS,
     "prefer": Field.PREFER,
     names.HEADER_POD: Field.POD,
+    names.HEADER_HOPS: Field.HOPS,
 }
 _RESPONSE: Final = {
     "connection": Field.CONNECTION,

@@ -1,4 +1,5 @@
-"""How often a function may be called: by all callers together, and by each of them (`spec.http.limits`).
+"""How often a function may be called: by all callers together, and by each of them (`spec.http.limits`); and how many
+events may be posted for a Trigger (`limits` of its source).
 
 A limit is a token bucket, kept as the one number that the equivalent GCRA needs (ITU-T I.371): when the bucket would
 be full again. Each request moves that time on by the interval between two requests; one that would move it further
@@ -7,6 +8,10 @@ ahead than the burst allows is refused, and a refused request changes nothing.
 **Several gateways.** Each enforces its share: rate and burst divided by the number of ready gateways. A share of the
 rate is a fraction of it, never zero; a share of the burst is at least one request. So all gateways together admit, in
 any `w` seconds, at most `max(burst, gateways) + rate * w`.
+
+**Several at once.** A batch of events counts as many, and is taken as a whole or not at all. One that is larger than
+the burst could never be: it is taken when the bucket is full, and owes the rest. So the bound is then
+`max(burst, gateways * batch) + rate * w`.
 
 **Many callers.** What is remembered of callers is bounded, for each function and in all (`CallerRoom`), and nobody is
 forgotten while that would give him a fresh burst: the table has two generations, and the older one is dropped only when
@@ -30,6 +35,7 @@ LEAST_GENERATION: Final = 1.0
 _ROUNDING: Final = 0.001
 
 FUNCTION_RATE: Final = "function_rate"
+TRIGGER_RATE: Final = "trigger_rate"
 CALLER_RATE: Final = "caller_rate"
 
 
@@ -45,10 +51,14 @@ class Pace:
         self.slack = (self.burst - 1 + _ROUNDING) * self.interval
         self.memory = self.burst * self.interval
 
+    def wait(self, due: float, now: float, cost: int) -> float:
+        """Seconds until a bucket that is full again at `due` has as many as `cost`; none when it has them now."""
+        return due + (min(float(cost), self.burst) - 1) * self.interval - self.slack - now
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`reason`: FUNCTION_RATE or CALLER_RATE; `after`: seconds until a request would be admitted."""
+    """`reason`: FUNCTION_RATE, TRIGGER_RATE or CALLER_RATE; `after`: seconds until a request would be admitted."""
 
     reason: str
     rate: Rate
@@ -62,7 +72,7 @@ class Refused:
 
 def fields(reason: str, rate: Rate, after: int) -> bytes:
     """Header lines: the policy and what is left of it (draft-ietf-httpapi-ratelimit-headers). `after`: seconds."""
-    name = "caller" if reason == CALLER_RATE else "function"
+    name = reason.removesuffix("_rate")
     policy = f'ratelimit-policy: "{name}";q={rate.requests};w={rate.per_seconds}\r\n'
     return f'{policy}ratelimit: "{name}";r=0;t={after}\r\n'.encode()
 
@@ -82,15 +92,17 @@ class CallerRoom:
 
 
 class Limiter:
-    """The rate limits of one function at this gateway."""
+    """The rate limits of one function, or of one Trigger (`reason` TRIGGER_RATE), at this gateway."""
 
     __slots__ = (
         "_caller",
         "_due",
         "_function",
         "_gateways",
+        "_latest",
         "_old",
         "_peers",
+        "_reason",
         "_room",
         "_shared",
         "_turn_at",
@@ -99,14 +111,22 @@ class Limiter:
         "rate",
     )
 
-    def __init__(self, rate: Rate | None, caller_rate: Rate | None, peers: Peers, room: CallerRoom) -> None:
-        self.rate, self.caller_rate = rate, caller_rate
+    def __init__(
+        self,
+        rate: Rate | None,
+        caller_rate: Rate | None,
+        peers: Peers,
+        room: CallerRoom,
+        reason: str = FUNCTION_RATE,
+    ) -> None:
+        self.rate, self.caller_rate, self._reason = rate, caller_rate, reason
         self._peers, self._room = peers, room
         self._due = -math.inf  # when the function's bucket is full again
         self._young: dict[bytes, float] = {}  # the same for each caller
         self._old: dict[bytes, float] = {}
         self._shared: list[float] = []
         self._turn_at = -math.inf
+        self._latest = -math.inf  # when all who owe something have paid
         self._gateways = 0
         self._function: Pace | None = None
         self._caller: Pace | None = None
@@ -125,11 +145,33 @@ class Limiter:
         if function is not None:
             if self._due > now + function.slack:
                 assert self.rate is not None
-                return Refused(FUNCTION_RATE, self.rate, self._due - function.slack - now)
+                return Refused(self._reason, self.rate, self._due - function.slack - now)
             self._due = (self._due if self._due > now else now) + function.interval
         if pace is not None:
             self._write(caller, (seen if seen > now else now) + pace.interval)
         return None
+
+    def ask(self, caller: bytes, now: float, cost: int = 1, *, all_callers: bool = True) -> Refused | None:
+        """Why so many at once would be refused, if they would. Counts nothing. `all_callers`: look at the rate of all
+        together, too."""
+        if self._peers.count != self._gateways:
+            self._divide(self._peers.count)
+        if self._caller is not None and (after := self._caller.wait(self._seen(caller, now), now, cost)) > 0:
+            assert self.caller_rate is not None
+            return Refused(CALLER_RATE, self.caller_rate, after)
+        if all_callers and self._function is not None and (after := self._function.wait(self._due, now, cost)) > 0:
+            assert self.rate is not None
+            return Refused(self._reason, self.rate, after)
+        return None
+
+    def take(self, caller: bytes, now: float, cost: int = 1) -> None:
+        """Counts what `ask` let pass, just now."""
+        if self._function is not None:
+            self._due = max(self._due, now) + cost * self._function.interval
+        if self._caller is not None:
+            due = max(self._seen(caller, now), now) + cost * self._caller.interval
+            self._latest = max(self._latest, due)
+            self._write(caller, due)
 
     def left(self, caller: bytes, now: float) -> tuple[float, int]:
         """How many requests this caller has to spare, and whole seconds, at least one, until there is one. Counts
@@ -160,11 +202,11 @@ class Limiter:
         self._room.used -= len(self._old)
         # Nobody is admitted between the end of a generation and this: another period later the young ones are as silent
         period = max(self._caller.memory, LEAST_GENERATION)
-        if now >= self._turn_at + period:
+        if now >= max(self._turn_at + period, self._latest):
             self._room.used -= len(self._young)
             self._young = {}
         self._old, self._young = self._young, {}
-        self._turn_at = now + period
+        self._turn_at = max(now + period, self._latest)  # a debt is remembered until it is paid
         if not self._old:
             self._room.limiters.discard(self)
 

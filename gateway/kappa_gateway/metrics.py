@@ -4,6 +4,7 @@ Labels come only from functions that exist, so callers cannot create series; a d
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -115,6 +116,13 @@ class GatewayCollector(Collector):
             "Calls refused by a limit of their function, by reason.",
             labels=("namespace", "function", "reason"),
         )
+        hung = GaugeMetricFamily(
+            "kappa_gateway_hung_instances",
+            "Instances that were late and do not say that they live.",
+            labels=("namespace", "function"),
+        )
+        for function, count in Counter(function for _, function in self._gateway.doubts.hung()).items():
+            hung.add_metric(function.split("/", 1), count)
         known = 0
         for key, state in self._gateway.catalog.functions.items():
             known += state.entry is not None
@@ -133,7 +141,7 @@ class GatewayCollector(Collector):
                 cold_seconds.add_metric(labels, _cumulative(counters.cold_latency), counters.cold_seconds)
             waiting.add_metric(labels, state.queue.waiting)
             in_service.add_metric(labels, state.queue.in_service)
-        yield from (requests, latency, cold, cold_seconds, waiting, in_service, rejected)
+        yield from (requests, latency, cold, cold_seconds, waiting, in_service, rejected, hung)
         yield GaugeMetricFamily("kappa_gateway_functions", "Functions known.", value=known)
         yield from self._process()
 
@@ -151,7 +159,12 @@ class GatewayCollector(Collector):
         opened, idle = gateway.pools.counts()
         upstream.add_metric(["idle"], idle)
         upstream.add_metric(["busy"], opened - idle)
-        yield from (retries, refused, upstream)
+        doubts = CounterMetricFamily(
+            "kappa_gateway_questions", "Instances that were late, asked whether they live.", labels=("answer",)
+        )
+        doubts.add_metric(["heard"], gateway.doubts.heard)
+        doubts.add_metric(["silent"], gateway.doubts.silent)
+        yield from (retries, refused, upstream, doubts)
         yield GaugeMetricFamily(
             "kappa_gateway_client_connections", "Open connections of callers.", value=gateway.connections()
         )

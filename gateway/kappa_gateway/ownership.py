@@ -55,6 +55,10 @@ class Ownership:
         """Every pod that was admitted or set aside."""
         return iter(self._homes)
 
+    def knows(self, pod: str) -> bool:
+        """Whether it was admitted or set aside, and is still there."""
+        return pod in self._homes
+
     def set_aside(self, key: str, function: str, pod: Mapping[str, Any]) -> None:
         """An admitted pod turned out to be another Function's: perhaps that one is yet to come."""
         _take(self._pods, function, key)

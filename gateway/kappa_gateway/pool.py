@@ -15,6 +15,7 @@ class Pool:
     def __init__(self, address: str, port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.address, self._port, self._loop = address, port, loop
         self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
         self._closed = False
         self.open = 0
 
@@ -27,14 +28,19 @@ class Pool:
         return None
 
     async def connect(self, timeout: float) -> Connection:
-        """A new connection. Raises UpstreamError (UNREACHABLE)."""
+        """A new connection. Raises UpstreamError (UNREACHABLE, UNTAKEN)."""
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self._loop, self), self.address, self._port
                 )
-        except (OSError, TimeoutError) as error:
-            raise UpstreamError(Outcome.UNREACHABLE, f"{self.address}: {error or 'connect timed out'}") from error
+        except TimeoutError as error:
+            raise UpstreamError(Outcome.UNTAKEN, f"{self.address}: connect timed out") from error
+        except OSError as error:
+            raise UpstreamError(Outcome.UNREACHABLE, f"{self.address}: {error}") from error
+        self._all.add(connection)
+        if connection.transport is None:  # closed again already
+            self._all.discard(connection)
         return connection
 
     def put_back(self, connection: Connection, now: float) -> None:
@@ -46,8 +52,14 @@ class Pool:
         else:
             connection.abort()
 
+    def abort(self) -> None:
+        """Ends all connections at once, also those in the middle of an exchange: no answer will come."""
+        for connection in list(self._all):
+            connection.abort()
+
     def forget(self, connection: Connection) -> None:
         self.open -= 1
+        self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 
+from kappa_gateway import hops
 from kappa_gateway.errors import GatewayError
 from kappa_gateway.headers import CONNECTION_OPTIONS, MEMO_SIZE, PLAIN_CONNECTION, Field, listed, request_memo
 from kappa_gateway.settings import Limits
@@ -30,9 +31,9 @@ class Request:
     `credentials`: (kind, value, its line among `lines`) of each Authorization and x-api-key. `origin`: of a web page.
     `preflight`: the method that a page asks leave for (an OPTIONS request with Access-Control-Request-Method), with
     `wanted_headers`. `later`: the caller prefers to be told that the call was accepted, and no more (RFC 7240); `wait`:
-    for how many seconds he would wait, 0 where he does not say. `pod`: who says to send an event. `host`: as sent;
-    `length`: Content-Length, or -1; `request_id`: the caller's, or empty; `forwarded_*`: only when such fields are
-    trusted.
+    for how many seconds he would wait, 0 where he does not say. `pod`: who says to send an event. `hops`: see `hops`.
+    `host`: as sent; `length`: Content-Length, or -1; `request_id`: the caller's, or empty; `forwarded_*`: only where
+    such fields are trusted.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Request:
         "credentials",
         "forwarded_for",
         "forwarded_host",
+        "hops",
         "host",
         "keep",
         "later",
@@ -64,6 +66,7 @@ class Request:
         self.preflight = ""
         self.lines: list[bytes] = []
         self.length = -1
+        self.hops = 0
         self.wait = 0.0
         self.continues = self.websocket = self.v10 = self.forwarded_host = self.later = False
         self.forwarded_for: list[bytes] = []
@@ -168,6 +171,9 @@ def _noted(request: Request, kind: Field, name: bytes, value: bytes) -> bytes:
     elif kind is Field.POD:
         request.pod = value
         return b""  # as all that is the platform's
+    elif kind is Field.HOPS:
+        request.hops = max(request.hops, hops.read(value))
+        return b""  # what the instance gets is another number
     else:
         request.credentials += ((kind, value, line),)
     return line

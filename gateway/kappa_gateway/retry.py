@@ -20,6 +20,7 @@ class Outcome(Enum):
     """How an attempt at one instance failed. The value is the `reason` label of the retry metric."""
 
     UNREACHABLE = "unreachable"  # no connection: nothing was sent
+    UNTAKEN = "untaken"  # no connection, and nobody said no: nothing was sent
     BUSY = "busy"  # kappa-refused: another gateway took the slot
     DRAINING = "draining"  # kappa-refused
     EMPTY = "empty"  # kappa-refused: it has no code yet
@@ -36,6 +37,7 @@ class Rule(Enum):
 
 TABLE: Final[dict[Outcome, Rule]] = {
     Outcome.UNREACHABLE: Rule.ALWAYS,
+    Outcome.UNTAKEN: Rule.ALWAYS,
     Outcome.BUSY: Rule.ALWAYS,
     Outcome.DRAINING: Rule.ALWAYS,
     Outcome.EMPTY: Rule.ALWAYS,
@@ -47,6 +49,7 @@ TABLE: Final[dict[Outcome, Rule]] = {
 #: What the caller is told when an attempt is not repeated: (code, message).
 VERDICT: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.UNREACHABLE: ("no_capacity", "no instance could be reached"),
+    Outcome.UNTAKEN: ("no_capacity", "no instance could be reached"),
     Outcome.BUSY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
     Outcome.DRAINING: ("no_capacity", "the instance refused and the body was too large to be sent again"),
     Outcome.EMPTY: ("no_capacity", "the instance refused and the body was too large to be sent again"),
@@ -58,6 +61,7 @@ VERDICT: Final[dict[Outcome, tuple[str, str]]] = {
 #: What an outcome says about the instance itself, as an event of `states.INSTANCE`; empty: nothing.
 TELLS: Final[dict[Outcome, str]] = {
     Outcome.UNREACHABLE: states.REFUSED,
+    Outcome.UNTAKEN: states.LATE,  # a lost node, a hung process whose queue of connections is full
     Outcome.BUSY: states.REFUSED,
     Outcome.DRAINING: states.DRAINED,
     Outcome.EMPTY: states.REFUSED,

@@ -45,6 +45,7 @@ class Limits:
     `connections`: of callers, open at once (`door.py`), as far as there are descriptors for them;
     `connections_per_address`: of one address, 0 for half of all. More get 503 and are closed.
     `rate`, `caller_rate`: limits of each function that has none of its own; None for none. 429 beyond.
+    `event_rate`, `event_caller_rate`: the same of what is posted for each Trigger, in events.
     `auth_failures`: credentials of one address that may be no good, of all functions together; None for no limit. 429
     beyond, for whoever would have to be checked (`auth/failures.py`).
     `callers`, `callers_per_function`: callers to remember for `caller_rate`; 200 bytes each (`limits.py`). As many
@@ -70,6 +71,8 @@ class Limits:
     connections_per_address: int = 0
     rate: Rate | None = None
     caller_rate: Rate | None = None
+    event_rate: Rate | None = None
+    event_caller_rate: Rate | None = None
     auth_failures: Rate | None = AUTH_FAILURES
     callers: int = 100_000
     callers_per_function: int = 10_000
@@ -155,6 +158,8 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             connections_per_address=int(_number(env, "KAPPA_MAX_CONNECTIONS_PER_ADDRESS", 0)),
             rate=_rate(env, "KAPPA_RATE"),
             caller_rate=_rate(env, "KAPPA_CALLER_RATE"),
+            event_rate=_rate(env, "KAPPA_EVENT_RATE"),
+            event_caller_rate=_rate(env, "KAPPA_EVENT_CALLER_RATE"),
             auth_failures=_rate(env, "KAPPA_AUTH_FAILURES", defaults.auth_failures),
             callers=int(_number(env, "KAPPA_MAX_CALLERS", defaults.callers)),
             callers_per_function=int(_number(env, "KAPPA_MAX_CALLERS_PER_FUNCTION", defaults.callers_per_function)),

@@ -18,7 +18,7 @@ from kappa_operator.instance import PodClient
 from kappa_operator.kube import ApiError, Kube
 from kappa_operator.observed import FunctionRecord, Pod
 from kappa_operator.outcomes import Outcomes
-from kappa_operator.plan import Action, Claim, Delete, Drain, Promote, Specialize, Verify
+from kappa_operator.plan import Action, Claim, Delete, Drain, Promote, Question, Specialize, Verify
 from kappa_operator.proofs import Proofs
 from kappa_operator.settings import Settings
 from kappa_operator.store import Store
@@ -107,6 +107,9 @@ class Actions:
                 self._spawn(key, pod.revision, self._proofs.verify(record, pod, revision), pod.key)
             case Promote(revision=revision):
                 self._spawn(key, pod.revision, self._proofs.promote(record, pod, revision), pod.key)
+            case Question():
+                if not self._endings.heard_lately(pod):
+                    self._spawn(key, pod.revision, self._endings.question(record, pod), pod.key)
             case Drain():
                 self.leaving.add(pod.key)
                 logger.info("%s: draining %s: %s", key, pod.name, action.reason)

@@ -249,7 +249,7 @@ def _unzip(data: bytes, limits: Limits) -> dict[str, bytes]:
             raise ArchiveError(f"holds more than {limits.files} files")
         for entry in packed.infolist():
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            if entry.is_dir() and kind in (0, stat.S_IFDIR):
+            if entry.filename.endswith("/") and kind in (0, stat.S_IFDIR):
                 continue
             if "\0" in entry.orig_filename:  # zipfile cuts there
                 raise ArchiveError(f"holds the path {entry.orig_filename[:200]!r}, which has a NUL byte")

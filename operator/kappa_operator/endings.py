@@ -1,4 +1,11 @@
-"""The end of an instance: it is drained and then deleted, or, when it has failed, deleted with its last words kept."""
+"""The end of an instance: it is drained and then deleted; deleted with its last words kept, when it has failed; or
+deleted at once, when it is hung.
+
+Hung is what is silent to a gateway, after it was late there, and to us as well, or what serves nobody, is not Ready and
+silent to us. Who is only slow answers: the runtime's own loop does that, and no code of a function runs there. The
+kubelet could not decide this (a liveness probe would kill what holds the interpreter for long, within its deadline),
+nor could a gateway alone: the way from it to the instance may be what is broken.
+"""
 
 import logging
 
@@ -10,6 +17,13 @@ from kappa_operator.observed import FunctionRecord, Pod, rfc3339
 from kappa_operator.tools import DELETE_GRACE_SECONDS, Tools
 
 logger = logging.getLogger(__name__)
+
+#: So often must a pod be silent, each time for as long as the client waits, before it counts as hung.
+QUESTIONS = 2
+#: One that has answered is not asked again for so long.
+HEARD_SECONDS = 10.0
+#: It does nothing any more, so it does not need time to end either; 0 would only take it off the books.
+HUNG_GRACE_SECONDS = 1
 
 
 class Endings:
@@ -49,6 +63,22 @@ class Endings:
             message = trouble[1] + (f"; last output: {words}" if words else "")
             self._outcomes.trouble(record.key, trouble[0], message, pod.revision)
         await self._tools.delete(pod)
+
+    def heard_lately(self, pod: Pod) -> bool:
+        at = self._tools.heard.get(pod.key)
+        return at is not None and self._clock.monotonic() - at < HEARD_SECONDS
+
+    async def question(self, record: FunctionRecord, pod: Pod) -> None:
+        """Asks an instance that seems to be hung whether it lives, and deletes it when it does not answer."""
+        for _ in range(QUESTIONS):
+            if await self._tools.client.lives(pod):
+                self._tools.heard[pod.key] = self._clock.monotonic()
+                logger.info("%s: %s was taken for hung, and answers", record.key, pod.name)
+                return
+        now = self._tools.store.pods.get(pod.key)
+        if now is not None and now.uid == pod.uid and now.live:
+            self._outcomes.hung(record.key, pod)
+            await self._tools.delete(pod, HUNG_GRACE_SECONDS)
 
     async def _last_words(self, pod: Pod) -> str:
         path = core_path("pods", pod.namespace, f"{pod.name}/log")

@@ -47,6 +47,7 @@ class Scaler(Protocol):
     def stuck(self, key: str, stuck: Stuck | None) -> None: ...
     def shortage(self, key: str) -> tuple[str, str]: ...
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]: ...
+    def hung(self) -> frozenset[str]: ...
     def drained(self, pod: Pod) -> bool: ...
 
 
@@ -147,6 +148,7 @@ class Functions:
             leaving=frozenset(pod.key for pod in pods if pod.key in self.actions.leaving),
             verified=frozenset(pod.key for pod in pods if pod.key in self.actions.verified),
             in_service=self.scaler.in_service(pods),
+            hung=self.scaler.hung(),
             now=self.clock.wall(),
             start_seconds=self.settings.start_seconds,
             sick_seconds=self.settings.sick_seconds,
@@ -269,6 +271,14 @@ class Functions:
         if memory is not None:
             memory.trouble_of(revision).add(reason, message, self.clock.monotonic())
             logger.warning("%s: %s: %s", key, reason, message)
+
+    def hung(self, key: str, pod: Pod) -> None:
+        record = self.store.functions.get(key)
+        self._metrics.hung.inc()
+        logger.warning("%s: %s answers nothing, not even whether it lives: it is replaced", key, pod.name)
+        if record is not None:
+            text = f"instance {pod.name} answers nothing, not even whether it lives: it is replaced"
+            self._events.warning(record, "InstanceHung", text)
 
     def claim_counted(self, key: str, revision: str) -> None:
         memory = self._memories.get(key)

@@ -74,6 +74,19 @@ class PodClient:
             raise PodError(f"{pod.key}: health answered {status}")
         return _health(pod, data)
 
+    async def lives(self, pod: Pod) -> bool:
+        """Whether the pod says anything at all. A server that is not ours need only take the connection."""
+        try:
+            if pod.runtime:
+                await self._call("GET", pod, names.PATH_HEALTH, HEALTH_SECONDS)
+            else:
+                async with asyncio.timeout(HEALTH_SECONDS):
+                    _, writer = await asyncio.open_connection(pod.ip, self._port)
+                writer.transport.abort()
+        except (PodError, OSError):
+            return False
+        return True
+
     async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> ByteCode | None:
         """Gives the pod its code and waits until it has loaded; holding it already is as good. Returns what it
         compiled, if the message wants that: without files when the runtime tells none; None when it was not asked, or

@@ -69,6 +69,11 @@ class Metrics:
         self.load_failures = Counter(
             "kappa_operator_load_failures_total", "Loads that the code failed.", registry=registry
         )
+        self.hung = Counter(
+            "kappa_operator_hung_instances_total",
+            "Instances replaced because they answered nothing.",
+            registry=registry,
+        )
         self.leader = Gauge("kappa_operator_leader", "1 on the replica that leads.", registry=registry)
         self.wanted = Gauge(
             "kappa_operator_wanted_instances", "Instances wanted.", ["namespace", "function"], registry=registry

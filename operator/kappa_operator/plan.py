@@ -17,6 +17,8 @@ from kappa_operator.observed import Pod
 YOUNG_SECONDS = 60.0
 #: What is in service at a pod of which no gateway tells: as good as very much.
 UNKNOWN = 1 << 30
+#: One that serves nobody and is not Ready for so long is asked whether it lives. New ones are Ready before.
+MUTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Situation:
     have no pod yet; `busy` are pods that a task is working on, `leaving` those of them that it drains or deletes;
     `verified` are serving pods known to hold their revision. `hold`: no new instances now (back-off after failures);
     `refused`: the last ones had no room under a quota, so one is tried before the others. `in_service` is what gateways
-    report per pod; a pod that is not in it may be busy.
+    report per pod; a pod that is not in it may be busy. `hung`: pods that are silent to a gateway.
     """
 
     target: str
@@ -43,6 +45,7 @@ class Situation:
     leaving: frozenset[str] = frozenset()
     verified: frozenset[str] = frozenset()
     in_service: Mapping[str, int] = field(default_factory=dict)
+    hung: frozenset[str] = frozenset()
     now: float = 0.0
     start_seconds: float = 120.0
     sick_seconds: float = 60.0
@@ -82,6 +85,13 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Ask a serving pod that seems to be hung whether it lives, and delete it when it does not say so."""
+
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Stop giving a pod invocations, let it finish, delete it. `drain` of one that drains already goes on with it."""
 
@@ -98,7 +108,7 @@ class Delete:
     trouble: tuple[str, str] = ("", "")
 
 
-Action = Claim | Specialize | Promote | Verify | Drain | Delete
+Action = Claim | Specialize | Promote | Verify | Question | Drain | Delete
 
 
 def plan(s: Situation) -> tuple[Action, ...]:
@@ -135,11 +145,10 @@ def plan(s: Situation) -> tuple[Action, ...]:
             actions.append(Delete(pod.key, why, ("StartTimeout", f"instance {pod.name} {why}")))
         elif pod.runtime and pod.ip:
             actions.append(Specialize(pod.key, pod.revision, prove))
-    actions += [
-        Verify(pod.key, pod.revision)
-        for pod in live
-        if pod.state == names.STATE_SERVING and not _holds(pod, s) and pod.key not in s.busy and pod.ip
-    ]
+    # Before it is verified: that would hold it, and wait.
+    idle = [pod for pod in live if pod.state == names.STATE_SERVING and pod.key not in s.busy and pod.ip]
+    actions += [Question(pod.key) for pod in idle if pod.key in s.hung or _mute(pod, s)]
+    actions += [Verify(pod.key, pod.revision) for pod in idle if not _holds(pod, s)]
 
     in_charge = s.active or s.target
     if s.target and s.target != s.active:
@@ -163,7 +172,8 @@ def plan(s: Situation) -> tuple[Action, ...]:
         if pod.key not in s.busy
     ]
     leaving = {action.pod for action in actions if isinstance(action, Drain | Delete)}
-    return tuple(a for a in actions if not (isinstance(a, Specialize | Promote | Verify) and a.pod in leaving))
+    staying = Specialize | Promote | Verify | Question
+    return tuple(a for a in actions if not (isinstance(a, staying) and a.pod in leaving))
 
 
 def _holds(pod: Pod, s: Situation) -> bool:
@@ -183,6 +193,11 @@ def _sick(pod: Pod, s: Situation) -> bool:
     return bool(not pod.ready and pod.unready_since and pod.phase == "Running") and (
         s.now - pod.unready_since > s.sick_seconds
     )
+
+
+def _mute(pod: Pod, s: Situation) -> bool:
+    unready = bool(not pod.ready and pod.unready_since and pod.phase == "Running")
+    return unready and s.now - pod.unready_since > MUTE_SECONDS and s.in_service.get(pod.key, UNKNOWN) == 0
 
 
 def _count(live: list[Pod], s: Situation, revision: str) -> int:

@@ -24,8 +24,9 @@ DELETE_GRACE_SECONDS = 10
 
 @dataclass(slots=True)
 class Tools:
-    """See the module. Pods are named `namespace/name`; `made` holds own pods that do not serve yet, with the monotonic
-    seconds at which they were claimed. `empty`: pods of pools that are known to hold no code; `Pools` asks the others.
+    """See the module. Pods are named `namespace/name`. `empty`: pods of pools that are known to hold no code; `Pools`
+    asks the others. `made` holds own pods that do not serve yet, with the monotonic seconds at which they were claimed;
+    `heard` those that were taken for hung, with when they have answered.
     """
 
     kube: Kube
@@ -40,6 +41,7 @@ class Tools:
     verified: set[str] = field(default_factory=set)
     empty: set[str] = field(default_factory=set)
     made: dict[str, float] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
     reserved: Reservations = field(default_factory=Reservations)
 
     def __post_init__(self) -> None:
@@ -51,6 +53,7 @@ class Tools:
         there = self.store.pods.keys()
         self.verified &= there
         self.empty &= there
+        self.heard = {key: at for key, at in self.heard.items() if key in there}
 
     async def delete(self, pod: Pod, grace: int = DELETE_GRACE_SECONDS) -> None:
         """Deletes this very pod."""

@@ -19,6 +19,8 @@ from kappa_api import names
 
 #: Seconds between two rollouts, deletions or kills in a row.
 BREATH = 0.5
+#: Within which a hung instance must be gone: the functions' timeout, some for the next call, and what is to be asked.
+HANG_SECONDS = 50.0
 STATE = names.LABEL_STATE
 End = Callable[[pods.Json], Awaitable[object]]
 
@@ -148,6 +150,32 @@ async def force_delete(stage: Stage) -> None:
 
 async def crash(stage: Stage) -> None:
     await stage.strike(stage.times(10), stage.bed.kill)
+
+
+async def hang(stage: Stage) -> None:
+    """One instance of each function, all at once, does nothing any more: it is replaced soon after the first deadline
+    that it has missed."""
+    victims = {}
+    for function in STEADY:
+        victims[function] = (await pods.instances(stage.bed.api, function))[0]
+    for pod in victims.values():
+        await stage.bed.hang(pod)
+    hung = {pods.name_of(pod) for pod in victims.values()}
+
+    async def replaced() -> bool:
+        return hung.isdisjoint(map(pods.name_of, await pods.all_pods(stage.bed.api)))
+
+    begun = stage.load.clock()
+    await pods.eventually(replaced, HANG_SECONDS, "the end of the hung instances")
+    stage.note = f"{len(hung)} instances, gone after {stage.load.clock() - begun:.1f} s"
+    await stage.whole()
+
+    async def told() -> bool:
+        found = (await stage.bed.api.get("/api/v1/namespaces/{ns}/events")).ok()["items"]
+        said = " ".join(event["message"] for event in found if event["reason"] == "InstanceHung")
+        return all(name in said for name in hung)
+
+    await pods.eventually(told, 10, "an Event for each hung instance")
 
 
 async def out_of_memory(stage: Stage) -> None:

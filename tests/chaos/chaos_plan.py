@@ -9,8 +9,9 @@ from chaos_events import Stage
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`graceful`: nothing may fail. `steady`: callers must not feel it while it lasts. `needs`: what the bed must be
-    able to do. `quick`: part of the short run. `then`: done after the fault is lifted, before the event is left alone.
+    """`graceful`: nothing may fail. `steady`: callers must not feel it while it lasts. `hangs`: a call that is in a
+    hung instance until its deadline may fail then. `needs`: what the bed must be able to do. `quick`: part of the short
+    run. `then`: done after the fault is lifted, before the event is left alone.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Event:
     run: Callable[[Stage], Awaitable[None]]
     graceful: bool = True
     steady: bool = False
+    hangs: bool = False
     quick: bool = False
     needs: str = ""
     then: Callable[[Stage], Awaitable[None]] | None = None
@@ -39,6 +41,7 @@ PLAN = (
     Event("silent", "API server silent", events.api_silent, steady=True, needs="api", then=events.after_api),
     Event("force", "instances force-deleted", events.force_delete, graceful=False),
     Event("crash", "instances SIGKILL", events.crash, graceful=False, needs="kill", quick=True),
+    Event("hang", "instances hang (SIGSTOP)", events.hang, graceful=False, hangs=True, needs="kill"),
     Event("oom", "instance out of memory", events.out_of_memory, graceful=True),
     Event("gateway-kill", "gateway SIGKILL", events.gateway_killed, graceful=False, needs="kill", quick=True),
     Event("together", "all of it at once", events.together, graceful=False, needs="kill"),

@@ -69,12 +69,20 @@ class Real:
 
     async def kill(self, pod: Json) -> None:
         """SIGKILL to every process of the pod but the one that only holds its namespaces."""
+        self._signal(pod, signal.SIGKILL)
+
+    async def hang(self, pod: Json) -> None:
+        """SIGSTOP to the same processes."""
+        self._signal(pod, signal.SIGSTOP)
+
+    @staticmethod
+    def _signal(pod: Json, number: signal.Signals) -> None:
         found = processes_of(pod["metadata"]["uid"])
         if not found:
             raise BedError(f"no process of {name_of(pod)} is on this machine")
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     async def api_down(self) -> None:
         assert self._settings is not None

@@ -79,7 +79,8 @@ async def play(stage: Stage, event: Event, pace: Pace) -> Span:
     await asyncio.sleep(max(0.0, lifted + pace.watch - time.monotonic()))
     killed = frozenset(stage.killed_gateways)
     note = f"DID NOT HAPPEN: {trouble}" if trouble else stage.note
-    return Span(event.title, event.graceful, calm, begun, lifted, time.monotonic(), event.steady, killed, note)
+    times = (calm, begun, lifted, time.monotonic())
+    return Span(event.title, event.graceful, *times, event.steady, event.hangs, killed, note)
 
 
 def slow_calls(span: Span, load: Load) -> str:

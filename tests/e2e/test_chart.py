@@ -179,6 +179,7 @@ def test_containers(render: Any, component: str, ports: dict[str, int]) -> None:
         expected |= {"KAPPA_FORWARDED_HOPS": "1", "KAPPA_MAX_WAITING": "1000", "KAPPA_MAX_WAITING_BOUND": "10000"}
         expected |= {"KAPPA_MAX_CONNECTIONS": "10000", "KAPPA_MAX_CONNECTIONS_PER_ADDRESS": "0"}
         expected |= {"KAPPA_HELD_TOTAL_BYTES": "134217728", "KAPPA_AUTH_FAILURES": "50/1/100"}
+        expected |= {"KAPPA_MAX_HOPS": "16"}
     assert env == expected
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports
     assert container["image"] == f"kappa-{component}:0.1.0"
@@ -195,6 +196,8 @@ def test_limits_are_settings_of_the_gateway(render: Any) -> None:
         "heldBodiesBytes": 1 << 31,
         "rate": {"requests": 1_000_000, "perSeconds": 60},
         "callerRate": {"requests": 5, "burst": 9},
+        "eventRate": {"requests": 50},
+        "eventCallerRate": {"requests": 6, "perSeconds": 60, "burst": 7},
         "authFailures": {"requests": 0},
     }
     objects = render({"gateway": {"limits": limits, "trustForwarded": True, "forwardedHops": 2}})
@@ -211,6 +214,8 @@ def test_limits_are_settings_of_the_gateway(render: Any) -> None:
         held_total_bytes=1 << 31,
         rate=Rate(1_000_000, 60),
         caller_rate=Rate(5, 1, 9),
+        event_rate=Rate(50),
+        event_caller_rate=Rate(6, 60, 7),
         auth_failures=None,
     )
     assert found.limits == expected

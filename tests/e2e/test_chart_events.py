@@ -149,6 +149,7 @@ def test_what_the_gateway_reads_of_it(render: Any) -> None:
         "secretNamespaces": ["shop", "lab"],
         "sharedSubjects": ["public"],
         "workBytes": 3 << 30,
+        "namespaceShare": 70,
         "deadLetterSeconds": 3600,
         "kubernetes": {"rules": [{"apiGroups": ["", "apps"], "resources": ["configmaps", "pods"]}]},
     }
@@ -159,7 +160,7 @@ def test_what_the_gateway_reads_of_it(render: Any) -> None:
     found = load({"gateway": {"events": events}})
     assert (found.user, found.token, found.replicas, len(found.urls)) == ("kappa", "token", 3, 3)
     assert (found.secret_namespaces, found.shared_subjects) == (("shop", "lab"), ("public",))
-    assert (found.work_bytes, found.dead_seconds) == (3 << 30, 3600)
+    assert (found.work_bytes, found.namespace_share, found.dead_seconds) == (3 << 30, 70, 3600)
     assert found.resources == ("configmaps", "pods", "configmaps.apps", "pods.apps")
     assert load({"nats": {"replicas": 1}}).replicas == 1
     assert load({"nats": {"replicas": 5}}).replicas == 3, "five servers, three copies"

@@ -11,6 +11,7 @@ import zipfile
 from itertools import pairwise
 from typing import Any
 
+from fuzz_forms import plain, stream
 from fuzz_target import Target
 from hypothesis import strategies as st
 from websockets.frames import Opcode
@@ -181,7 +182,18 @@ def theirs(data: bytes) -> tuple[list[Any], bool, bool]:
             if frame.fin:
                 found.append(parts if kind == 1 else Binary(parts))
                 parts = b""
-    return found, protocol.parser_exc is not None, bool(protocol.reader.buffer)
+    return found, protocol.parser_exc is not None, not _whole(data)
+
+
+def _whole(data: bytes) -> bool:
+    """Whether the last frame is there to its end."""
+    at = 0
+    while at < len(data):
+        second = data[at + 1] if at + 1 < len(data) else 0
+        more = {126: 2, 127: 8}.get(second & 0x7F, 0)
+        size = int.from_bytes(data[at + 2 : at + 2 + more]) if more else second & 0x7F
+        at += 2 + more + (4 if second & 0x80 else 0) + size
+    return at == len(data)
 
 
 def check_frames(case: tuple[bytes, tuple[int, ...]]) -> None:
@@ -206,13 +218,25 @@ def check_frames(case: tuple[bytes, tuple[int, ...]]) -> None:
         assert closed or len(seen) == len(expected)
 
 
+_WORDS = (
+    b"PK\x03\x04",
+    b"PK\x01\x02",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"ustar\x00",
+    b"ustar  ",
+    b"../",
+    b"GNU.sparse",
+    b"path=",
+)
 TARGETS = (
-    Target("archives", "zip and tar archives of code", archives(), check_archive, slow=2),
+    Target("archives", "zip and tar archives of code", archives(), check_archive, plain(_WORDS), slow=2),
     Target(
         "websocket",
         "WebSocket frames, beside the websockets library",
         frames(),
         check_frames,
+        stream(),
         found=((bytes.fromhex("018000000000888000000000") + bytes(7), ()),),
     ),
 )

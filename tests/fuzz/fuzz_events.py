@@ -6,7 +6,9 @@ What was read must survive the way it goes from there: as JSON in the stream, an
 import json
 from typing import Any
 
+from fuzz_forms import JSON, message
 from fuzz_target import Target
+from fuzz_travel import check_travels
 from hypothesis import strategies as st
 
 from kappa_api.cloudevents import CloudEvent, CloudEventError
@@ -74,6 +76,7 @@ def check(case: Case) -> None:
             raise AssertionError("no reason, or the input at length") from error
         return
     for event in found:
+        check_travels(event)
         sent = json.dumps(event.to_json(), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
         again = CloudEvent.from_json(json.loads(sent))
         assert again == event
@@ -83,4 +86,9 @@ def check(case: Case) -> None:
             assert "\n" not in value
 
 
-TARGETS = (Target("cloudevents", "CloudEvents over HTTP in every mode", requests(), check),)
+_WORDS = (
+    *JSON,
+    *(b"ce-id: 1\r\n", b"ce-specversion: 1.0\r\n", b"ce-time: ", b"ce-", b"\r\n\r\n", b"; charset=", b"Content-Type: "),
+    *(b"application/cloudevents+json", b"application/cloudevents-batch+json", b"data_base64", b"2024-05-17T09:30:00Z"),
+)  # fmt: skip
+TARGETS = (Target("cloudevents", "CloudEvents over HTTP in every mode", requests(), check, message(_WORDS)),)

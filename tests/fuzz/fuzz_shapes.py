@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from fuzz_forms import JSON, texts
 from fuzz_target import Target
 from hypothesis import strategies as st
 
@@ -58,4 +59,7 @@ def check(case: Case) -> None:
     json.dumps(event)
 
 
-TARGETS = (Target("shapes", "events of sources in the shapes of handlers", st.tuples(_HEADER, _BODY), check),)
+_WORDS = (*JSON, *(name.encode() for name in SHAPES), b"; batch", b'"data":', b'"data_base64":', b'"operation":')
+TARGETS = (
+    Target("shapes", "events of sources in the shapes of handlers", st.tuples(_HEADER, _BODY), check, texts(1, _WORDS)),
+)

@@ -6,9 +6,11 @@ must not be.
 
 import base64
 import json
+import re
 from typing import Any
 
-from fuzz_target import Target
+from fuzz_forms import document, message, numbered
+from fuzz_target import Form, Target
 from hypothesis import strategies as st
 from kappa_pod_security import violations
 
@@ -289,21 +291,66 @@ def check_event(case: tuple[bytes, list[tuple[bytes, bytes]], bytes]) -> None:
         assert (base64.b64decode(text) if event["isBase64Encoded"] else text.encode()) == body
 
 
+def is_resource(value: Json) -> bool:
+    """The API server sends nothing else: metadata are its own."""
+    meta = value.get("metadata") if isinstance(value, dict) else None
+    if not isinstance(meta, dict) or "name" not in meta:
+        return False
+    texts = [meta.get(key, "") for key in ("name", "namespace", "uid", "creationTimestamp")]
+    return all(isinstance(text, str) and text.isascii() for text in texts) and type(meta.get("generation", 0)) is int
+
+
+def _is_table(value: Json) -> bool:
+    if not isinstance(value, list) or [type(part) for part in value] != [list, str, str, str]:
+        return False
+    rows, _, path, _ = value
+    good = all(
+        isinstance(row, list) and [type(part) for part in row] == [str, int, list] and 0 < row[1] < 4 for row in rows
+    )
+    # Names are the API server's; of a Function there is one.
+    keys = [row[0] for row in rows] if good else []
+    return good and path.startswith("/") and len({*keys}) == len(keys) and all(_KEY.fullmatch(key) for key in keys)
+
+
+_KEY = re.compile(r"[a-z]{1,5}/[a-z][a-z0-9]{0,5}")
+_ROUTES = document("/fn/", "/{x}/{y+}", "*.a.org", "%2f", "host", "path", "methods", fits=_is_table)
+_LINES = message((b"cookie: ", b"kappa-route: ", b"kappa-path-parameters: ", b"x-forwarded-for: ", b"?a=b&c", b"%zz"))
+
+
+def _read_call(data: bytes) -> Json:
+    lines, body = _LINES.read(data)
+    target, *lines = [line[:-2] for line in lines] or [b""]
+    return b"/" + target, [line.partition(b":")[::2] for line in lines], body
+
+
+def _write_call(case: Json) -> bytes:
+    lines = [case[0][1:], *(name + b":" + value for name, value in case[1])]
+    return _LINES.write(([line.replace(b"\r\n", b"") + b"\r\n" for line in lines], case[2]))
+
+
 TARGETS = (
     Target(
         "spec-function",
         "Function resources: accepted, or refused with fields; pods stay restricted",
         functions(),
         check_function,
+        document(*GOOD, *GOOD["http"], *GOOD["scaling"], "image", "archive", "sha256", "files", fits=is_resource),
     ),
-    Target("spec-runtime", "Runtime resources", runtimes(), check_runtime_resource),
+    Target(
+        "spec-runtime",
+        "Runtime resources",
+        runtimes(),
+        check_runtime_resource,
+        document("pool", "resources", "limits", "requests", "memory", "1Gi", fits=is_resource),
+    ),
     Target(
         "messages",
         "messages between the platform's processes",
         messages(),
         check_message,
+        numbered(document("functions", "waiting", "inService", "files", "concurrency", "env"), len(MESSAGES)),
         found=((0, {"gateway": "g", "functions": {"ns/fn": {"waiting": float("inf"), "inService": 0}}}),),
     ),
-    Target("routes", "route tables of two tenants, and paths to find in them", tables(), check_routes),
-    Target("events", "HTTP calls as events", calls(), check_event),
+    Target("routes", "route tables of two tenants, and paths to find in them", tables(), check_routes, _ROUTES),
+    Target("events", "HTTP calls as events", calls(), check_event, Form(_read_call, _write_call, _LINES.words)),
 )

@@ -1,87 +1,22 @@
-"""`make fuzz`: all targets and all property tests with fresh random inputs, for as long as SECONDS says. Exits 1 when
-something is found; the shortest input that shows it is printed and kept in fuzz-results/.
+"""`make fuzz`: all targets and all property tests with fresh inputs, for as long as SECONDS says. Exits 1 when
+something is found: the shortest input that shows it is printed, and kept in `tests/fuzz/kept` for all later test runs.
+
+The targets run twice at the same time: at random by their strategies, and guided by coverage where atheris is there.
 """
 
 import argparse
-import hashlib
 import random
 import sys
 import time
-import traceback
-from pathlib import Path
-from typing import Any
 
 import fuzz_properties
-import hypothesis
 from fuzz_all import TARGETS
-from fuzz_target import Target
-from hypothesis import HealthCheck, Phase
+from fuzz_guided import Guided, missing
+from fuzz_random import Count, attempt, known
 
-RESULTS = Path("fuzz-results")
-FIRST_ROUND = 100
 #: Of the time, for the property tests: a run of one of them takes seconds.
 PROPERTIES_SHARE = 0.4
-
-
-class OverError(BaseException):
-    """The time is up: not an error of the program, so no Exception."""
-
-
-class Count:
-    """What became of one target so far."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.cases = 0
-        self.seconds = 0.0
-        self.found: dict[str, str] = {}
-
-
-def attempt(count: Count, examples: int, seed: int, until: float) -> None:
-    """One round of random inputs; a failure is shrunk and kept."""
-    smallest: list[Any] = []
-
-    def one(case: Any) -> None:
-        if time.monotonic() > until and not smallest:
-            raise OverError
-        count.cases += 1
-        try:
-            count.target.check(case)
-        except Exception:
-            smallest[:] = [case]
-            raise
-
-    test = hypothesis.given(count.target.inputs)(one)
-    test = hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-        verbosity=hypothesis.Verbosity.quiet,
-    )(test)
-    begun = time.monotonic()
-    try:
-        hypothesis.seed(seed)(test)()
-    except OverError:
-        pass
-    except Exception as error:
-        keep(count, smallest[0] if smallest else None, error)
-    finally:
-        count.seconds += time.monotonic() - begun
-
-
-def keep(count: Count, case: Any, error: BaseException) -> None:
-    kind = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
-    if kind in count.found:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    name = f"{count.target.name}-{hashlib.sha256(repr(case).encode()).hexdigest()[:8]}.txt"
-    text = f"{count.target.name}\n{case!r}\n\n{''.join(traceback.format_exception(error))}"
-    (RESULTS / name).write_text(text)
-    count.found[kind] = str(RESULTS / name)
-    print(f"FOUND  {count.target.name}: {kind}\n       {case!r}\n       {RESULTS / name}", flush=True)
+TELL_SECONDS = 10.0
 
 
 def main() -> int:
@@ -98,41 +33,55 @@ def main() -> int:
         f"fuzzing {len(counts)} targets and {len(machines)} property tests for {chosen.seconds:g} s, seed {seed}",
         flush=True,
     )
-    begun = time.monotonic()
-    end = begun + chosen.seconds
-    if machines:
-        fuzz_properties.run_all(machines, source, chosen.seconds * (PROPERTIES_SHARE if counts else 1.0))
-    for count in counts:
-        for case in count.target.found:
-            count.cases += 1
-            count.target.check(case)
-    turn = 0
-    while counts and (now := time.monotonic()) < end:
-        # Whoever had the least time so far goes next: slow targets get as much of it as quick ones.
-        count = min(counts, key=lambda each: each.seconds)
-        examples = max(10, FIRST_ROUND // count.target.slow)
-        share = min(end, now + max(1.0, chosen.seconds / len(counts) / 4))
-        attempt(count, examples, source.randrange(1 << 32), share)
-        turn += 1
-        if turn % len(counts) == 0:
-            report(counts, begun)
-    report(counts, begun)
+    end = time.monotonic() + chosen.seconds
+    guided = None
+    if counts and (reason := missing()):
+        print(reason, flush=True)
+    elif counts:
+        guided = Guided(end, seed, chosen.only)
+    try:
+        if machines:
+            fuzz_properties.run_all(machines, source, chosen.seconds * (PROPERTIES_SHARE if counts else 1.0))
+        at_random(counts, source, end, chosen.seconds)
+        reached = guided.results() if guided else {}
+    finally:
+        if guided:
+            guided.stop()
     for machine in machines:
         print(
             f"{machine.name:18} {machine.done:6} rounds {machine.seconds:6.1f} s {len(machine.found):3} found  "
             "of the usual size, at random"
         )
+    print(table(counts, reached))
+    return (
+        1 if any(each.found for each in (*counts, *machines)) or any(each["found"] for each in reached.values()) else 0
+    )
+
+
+def at_random(counts: list[Count], source: random.Random, end: float, seconds: float) -> None:
+    begun = told = time.monotonic()
     for count in counts:
-        print(
-            f"{count.target.name:16} {count.cases:8} cases {count.seconds:7.1f} s {len(count.found):3} found  "
-            f"{count.target.what}"
-        )
-    return 1 if any(each.found for each in (*counts, *machines)) else 0
+        known(count)
+    while counts and (now := time.monotonic()) < end:
+        # Whoever had the least time so far goes next: slow targets get as much of it as quick ones.
+        count = min(counts, key=lambda each: each.seconds)
+        attempt(count, source.randrange(1 << 32), min(end, now + max(1.0, seconds / len(counts) / 4)))
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            cases, found = sum(each.cases for each in counts), sum(len(each.found) for each in counts)
+            print(f"{time.monotonic() - begun:6.1f} s  {cases:8} cases at random  {found} found", flush=True)
 
 
-def report(counts: list[Count], begun: float) -> None:
-    cases, found = sum(each.cases for each in counts), sum(len(each.found) for each in counts)
-    print(f"{time.monotonic() - begun:6.1f} s  {cases:8} cases  {found} found", flush=True)
+def table(counts: list[Count], reached: dict[str, dict[str, float | list[str]]]) -> str:
+    """`edges`: branches of the code that the guided runs have been through."""
+    lines = [f"{'target':16} {'at random':>10} {'guided':>10} {'edges':>7} {'found':>6}  what"]
+    for count in counts:
+        name = count.target.name
+        guided = reached.get(name, {"runs": "-", "edges": "-", "found": []})
+        found = len({*count.found.values(), *guided["found"]})
+        runs, edges = guided["runs"], guided["edges"]
+        lines.append(f"{name:16} {count.cases:10} {runs:>10} {edges:>7} {found:6}  {count.target.what}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

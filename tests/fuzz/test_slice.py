@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fuzz_all import TARGETS
+from fuzz_kept import kept
 from fuzz_target import Target
 from hypothesis import HealthCheck, given, settings
 
@@ -26,9 +27,22 @@ def test_slice(target: Target) -> None:
     slice_of()
 
 
-FOUND = [(target, case) for target in TARGETS for case in target.found]
+FOUND = [(target, case) for target in TARGETS for case in kept(target)]
 
 
 @pytest.mark.parametrize(("target", "case"), FOUND, ids=[target.name for target, _ in FOUND])
 def test_what_was_found_once(target: Target, case: Any) -> None:
     target.check(case)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_cases_are_bytes_and_back(target: Target) -> None:
+    """What guided runs begin with are cases, and the bytes of a case are those of the case they make."""
+
+    @settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(target.inputs)
+    def there_and_back(case: Any) -> None:
+        data = target.form.write(case)
+        assert target.form.write(target.form.read(data)) == data
+
+    there_and_back()

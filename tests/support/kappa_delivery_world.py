@@ -17,6 +17,8 @@ from kappa_gateway.events.delivery.pull import Pulls
 from kappa_gateway.events.delivery.target import Targets
 from kappa_gateway.events.destinations import Destinations
 from kappa_gateway.events.ledger import Ledger
+from kappa_gateway.events.outcomes.outbox import Outbox
+from kappa_gateway.events.outcomes.post import Poster
 from kappa_gateway.events.records import Record
 from kappa_gateway.events.results import Results
 from kappa_gateway.events.triggers import Triggers
@@ -63,7 +65,8 @@ class DeliveryWorld(GatewayWorld):
         items: dict[int, Item] = {}
         results = Results(bus, _nowhere, wall)
         dead = Dead(bus, cast(Any, None), _unheard, lambda key: set(), wall)
-        destinations = Destinations(bus, _unheard, wall=wall)
+        outbox = Outbox(bus, dead, _unheard, wall)
+        destinations = Destinations(bus, outbox, _unheard, Poster(loopback=False, wall=wall), wall=wall)
         shop = Shop(
             self.gateway,
             bus,

@@ -42,6 +42,7 @@ class Sent:
     rest: bytes = b""  # of its body, not sent yet
     given_up: bool = False
     excuses: set[str] = field(default_factory=set)  # what happened that may make it fail before its deadline
+    losses: int = 0  # how often an instance died that may have had it
 
     @property
     def answer(self) -> bytes:
@@ -75,15 +76,18 @@ class Exchange:
 
 class Host:
     """An instance's side of all its connections. `holds`: the function whose code it has, `function`: the one that the
-    gateway takes it for. When they differ it refuses what comes, as runtimes do, and nothing is ever `pending`."""
+    gateway takes it for. When they differ it refuses what comes, as runtimes do, and nothing is ever `pending`.
+
+    It says that it lives when it is asked, unless it is `hung`: then it says nothing at all."""
 
     def __init__(self, name: str, address: str, function: str, concurrency: int) -> None:
         self.name, self.address, self.function, self.concurrency = name, address, function, concurrency
         self.holds = function
-        self.lowered = False
+        self.runtime = "python"  # empty: a server that is not ours
+        self.lowered = self.hung = False
         self.wires: list[Wire] = []
         self.pending: dict[Wire, Exchange] = {}
-        self.served = 0
+        self.served = self.asked = 0
 
     def connect(self, wire: Wire) -> None:
         self.wires.append(wire)
@@ -92,8 +96,12 @@ class Host:
         """Takes in what the gateway has sent meanwhile."""
         self.wires = [wire for wire in self.wires if not wire.closed]
         self.pending = {wire: found for wire, found in self.pending.items() if not wire.closed}
-        for wire in self.wires:
-            if wire not in self.pending and b"\r\n\r\n" in wire.sent:
+        for wire in self.wires if not self.hung else ():
+            if wire.sent.startswith(b"GET /_kappa/health "):
+                self.asked += 1
+                wire.sent.clear()
+                wire.feed(OK)
+            elif wire not in self.pending and b"\r\n\r\n" in wire.sent:
                 found = Exchange(wire, bytes(wire.sent))
                 self.pending[wire] = found
                 named = _FUNCTION.findall(found.data)
@@ -160,9 +168,10 @@ class GatewayWorld:
         )
         self.loop.settle()
 
-    def pod(self, function: str, concurrency: int, *, listens: bool = True) -> Host:
+    def pod(self, function: str, concurrency: int, *, listens: bool = True, runtime: str = "python") -> Host:
         self._number += 1
         host = Host(f"p{self._number}", f"10.0.{self._number // 250}.{self._number % 250 + 1}", function, concurrency)
+        host.runtime = runtime
         self.hosts[host.name] = host
         if listens:
             self.loop.hosts[host.address] = host.connect
@@ -180,7 +189,7 @@ class GatewayWorld:
                     "labels": {
                         "kappa.dev/function": host.function,
                         "kappa.dev/state": state,
-                        "kappa.dev/runtime": "python",
+                        "kappa.dev/runtime": host.runtime,
                     },
                     "annotations": {"kappa.dev/concurrency": str(host.concurrency)},
                     "ownerReferences": [controller_reference(host.function, self.uids.get(host.function, "u0"))],
@@ -240,7 +249,8 @@ class GatewayWorld:
         """Requests that instances have to answer."""
         for host in self.hosts.values():
             host.look()
-        return [(host, exchange) for host in self.hosts.values() for exchange in host.pending.values()]
+        able = (host for host in self.hosts.values() if not host.hung)
+        return [(host, exchange) for host in able for exchange in host.pending.values()]
 
     def close(self) -> None:
         for request in self.requests:

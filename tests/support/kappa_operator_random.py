@@ -43,6 +43,7 @@ class Cluster:
         self.names = iter(f"x{n}" for n in range(100_000))
         self.revisions = 0
         self.api_fault = self.pod_fault = ""
+        self.doubted = True  # gateways take all pods for hung
         self.only_pods = False  # whether the API fault waits for a write to a pod
         self.wrong: list[str] = []
         self.mixed: list[str] = []  # pods that gateways could choose for one function, with another one's code in them
@@ -178,7 +179,7 @@ class Replica(World):
         self.time = cluster.time
         self.kube = _Kube(cluster, self)
         self.pods = _Pods(cluster, self)
-        self.wants = _Wants(cluster.wants)
+        self.wants = _Wants(cluster)
         self.pool_size = self.pool_most = cluster.pool
         self.image, self.names = "img", cluster.names
         self.dead = False
@@ -284,9 +285,9 @@ class Replica(World):
 class _Wants(Wants):
     """What all operators' autoscalers come to."""
 
-    def __init__(self, numbers: Counter[str]) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         super().__init__()
-        self._numbers = numbers
+        self._cluster, self._numbers = cluster, cluster.wants
 
     def wanted(self, function: Function, running: int) -> int:
         return self._numbers[function.key]
@@ -296,6 +297,11 @@ class _Wants(Wants):
 
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]:
         return {}
+
+    def hung(self) -> frozenset[str]:
+        """Some gateway cannot reach any of them; those that are silent indeed have to go."""
+        found = self._cluster.pods().values() if self._cluster.doubted else ()
+        return frozenset(f"ns/{raw['metadata']['name']}" for raw in found)
 
 
 class _Kube(FakeKube):
@@ -348,6 +354,10 @@ class _Pods(Pods):
     def __init__(self, cluster: Cluster, replica: Replica) -> None:
         self.__dict__.update(cluster.held.__dict__)
         self._cluster, self._replica = cluster, replica
+
+    async def lives(self, pod: Pod) -> bool:
+        await self._replica.gate(self._cluster.pod_latency)
+        return await super().lives(pod)
 
     async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> None:
         await self._replica.gate(self._cluster.pod_latency)

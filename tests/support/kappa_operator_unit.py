@@ -11,7 +11,7 @@ from kappa_operator.actions import Actions
 from kappa_operator.autoscaler.room import Stuck
 from kappa_operator.events import Recorder
 from kappa_operator.functions import Functions, Scaler
-from kappa_operator.instance import PodError, PodTimeoutError, PodUnreachableError, WrongRevisionError
+from kappa_operator.instance import HEALTH_SECONDS, PodError, PodTimeoutError, PodUnreachableError, WrongRevisionError
 from kappa_operator.metrics import Metrics
 from kappa_operator.observed import Pod, rfc3339
 from kappa_operator.pools import Pools
@@ -48,6 +48,11 @@ class Pods:
         held = self.held.get(pod.name)
         return Health("serving", f"{held.namespace}/{held.name}", held.revision) if held else Health("empty")
 
+    async def lives(self, pod: Pod) -> bool:
+        if pod.name in self.silent:
+            await self.time.sleep(HEALTH_SECONDS)
+        return pod.name not in self.silent
+
     async def specialize(self, pod: Pod, message: Specialize, timeout: float) -> None:
         self.before(pod)
         if pod.name in self.silent or not pod.ip:
@@ -80,6 +85,7 @@ class Wants:
         self.starts: list[tuple[Start, float]] = []
         self.is_stuck: Stuck | None = None
         self.short = ("", "")
+        self.are_hung: set[str] = set()
 
     def wanted(self, function: Function, running: int) -> int:
         return self.number
@@ -100,6 +106,9 @@ class Wants:
 
     def in_service(self, pods: Iterable[Pod]) -> Mapping[str, int]:
         return {}
+
+    def hung(self) -> frozenset[str]:
+        return frozenset(self.are_hung)
 
     def drained(self, pod: Pod) -> bool:
         return self.is_drained

@@ -6,6 +6,7 @@ from typing import Final
 from kappa_api.callers import Auth, read_auth
 from kappa_api.cloudevents import CloudEvent
 from kappa_api.fields import Reader
+from kappa_api.limits import NO_POST_LIMITS, PostLimits, read_post_limits
 
 MAX_PATTERNS: Final = 64
 #: Longer than any type or source that somebody would write by hand.
@@ -16,12 +17,13 @@ MAX_PATTERN: Final = 256
 class EventSource:
     """Which events. `types`, `sources`: exact values, or with `*` for any text in them; empty: all.
 
-    `auth`: who may post them besides the pods of the namespace; None: nobody.
+    `auth`: who may post them besides the pods of the namespace; None: nobody. `limits`: of all who post.
     """
 
     types: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     auth: Auth | None = None
+    limits: PostLimits = NO_POST_LIMITS
 
     def matches(self, event: CloudEvent) -> bool:
         return _any(self.types, event.type) and _any(self.sources, event.source)
@@ -36,8 +38,9 @@ def read(reader: Reader) -> EventSource:
             reader.fault(key, f"has {len(found)} entries: at most {MAX_PATTERNS}")
     block = reader.child("auth")
     auth = read_auth(block) if "auth" in reader else None
+    limits = read_post_limits(reader)
     reader.unknown()
-    return EventSource(types, sources, auth)
+    return EventSource(types, sources, auth, limits)
 
 
 def _problem(pattern: str) -> str:

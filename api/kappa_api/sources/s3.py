@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kappa_api.fields import Reader
+from kappa_api.limits import NO_POST_LIMITS, PostLimits, read_post_limits
 from kappa_api.secretref import read_secret_ref
 
 MAX_ITEMS: Final = 100
@@ -15,11 +16,12 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9*]([-A-Za-z0-9._*]{0,253}[A-Za-z0-9*])?"
 @dataclass(frozen=True, slots=True)
 class S3:
     """`secret`: each of its values is a token that opens. `buckets`, `events`: what to take, `*` standing for any
-    characters; empty: everything."""
+    characters; empty: everything. `limits`: of all who post; each record counts."""
 
     secret: str
     buckets: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
+    limits: PostLimits = NO_POST_LIMITS
 
 
 def read(reader: Reader) -> S3:
@@ -27,6 +29,7 @@ def read(reader: Reader) -> S3:
         secret=read_secret_ref(reader, required=True),
         buckets=reader.strings("buckets", _bucket_fault),
         events=reader.strings("events", _event_fault),
+        limits=read_post_limits(reader),
     )
     for field, items in (("buckets", found.buckets), ("events", found.events)):
         if len(items) > MAX_ITEMS:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kappa_api.fields import Reader
+from kappa_api.limits import NO_POST_LIMITS, PostLimits, read_post_limits
 from kappa_api.secretref import read_secret_ref
 
 #: `standard`: the Standard Webhooks specification. `hmac`, `token`: as the fields say.
@@ -33,6 +34,7 @@ class Webhook:
     `timestamp_header`: its content and `separator` stand before the body in what is signed, and it must be at most
     `tolerance_seconds` away from now. `id_header`, `type_header`: where the event's id and type come from; empty: the
     id is a digest of the body, the type `dev.kappa.webhook.received`. Header names are lower case.
+    `limits`: of all who post.
     """
 
     preset: str
@@ -46,6 +48,7 @@ class Webhook:
     tolerance_seconds: int = 300
     id_header: str = ""
     type_header: str = ""
+    limits: PostLimits = NO_POST_LIMITS
 
 
 def read(reader: Reader) -> Webhook:
@@ -62,6 +65,7 @@ def read(reader: Reader) -> Webhook:
         tolerance_seconds=reader.integer("toleranceSeconds", 300, 1, 86_400),
         id_header=_header(reader, "idHeader"),
         type_header=_header(reader, "typeHeader"),
+        limits=read_post_limits(reader),
     )
     plain = Webhook(preset=preset, secret="", header="authorization" if preset == "token" else "")
     for field, (attribute, presets) in _FIELDS.items():

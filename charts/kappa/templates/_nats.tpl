@@ -114,6 +114,7 @@ cluster {
 {{- end -}}
 {{- $env = append $env (dict "name" "KAPPA_KUBERNETES_SOURCES" "value" (join "," $resources)) -}}
 {{- $env = append $env (dict "name" "KAPPA_WORK_BYTES" "value" (toString (int64 .Values.gateway.events.workBytes))) -}}
+{{- $env = append $env (dict "name" "KAPPA_NAMESPACE_SHARE" "value" (toString (int64 .Values.gateway.events.namespaceShare))) -}}
 {{- $env = append $env (dict "name" "KAPPA_DEAD_SECONDS" "value" (toString (int64 .Values.gateway.events.deadLetterSeconds))) -}}
 {{- end -}}
 {{ $env | toJson }}

@@ -95,7 +95,7 @@ class HttpFetcher:
         except TimeoutError as error:
             raise FetchError(f"no answer within {SECONDS:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise FetchError(_plain(error)) from error
+            raise FetchError(plain(error)) from error
         except (ValueError, RecursionError) as error:
             raise FetchError("the answer is not JSON") from error
 
@@ -142,7 +142,7 @@ class HttpFetcher:
             raise FetchError(f"{host} is {problem}")
 
 
-def _plain(error: Exception) -> str:
+def plain(error: Exception) -> str:
     """What failed, without what a server sent."""
     if isinstance(error, aiohttp.InvalidURL):
         return "its URL is not valid"

@@ -81,6 +81,10 @@ def take_apart(text: bytes, auth: JwtAuth) -> Token:
         raise TokenError("the token's algorithm is not accepted")
     if "crit" in header:  # extensions that must be understood (RFC 7515 section 4.1.11): we know none
         raise TokenError("the token has critical extensions, which are not supported")
+    if header.get("b64") is False:  # RFC 7797: what is signed would not be what stands there
+        raise TokenError("the token's content is not encoded, which is not supported")
+    if not isinstance(header.get("kid", ""), str):
+        raise TokenError("the token's key id is not a text")
     return token
 
 
@@ -185,4 +189,7 @@ def _object(part: bytes) -> Mapping[str, Json]:
 
 
 def _decoded(part: bytes) -> bytes:
-    return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    found = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(found).rstrip(b"=") != part:  # bits that say nothing: one token, many spellings
+        raise ValueError("not as base64 is written")
+    return found

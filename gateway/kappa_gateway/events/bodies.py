@@ -72,6 +72,13 @@ class StoredBodies:
         await body.begin()
         return body
 
+    async def has(self, name: str) -> bool:
+        return await self._bus.newest(_STREAM, last_of=_meta(name)) is not None
+
+    async def any(self) -> bool:
+        """Whether there is one at all."""
+        return bool((await self._bus.api(f"STREAM.INFO.{_STREAM}"))["state"]["messages"])
+
     async def drop(self, name: str) -> None:
         """Frees the room; what cannot be freed now runs out by itself."""
         for subject in (_CHUNKS + name, _meta(name)):
@@ -97,12 +104,14 @@ class FetchedBody(Body):
         self.whole = self._read >= self.total
 
     async def read(self, latest: float = float("inf")) -> bytes:
-        if self._read >= self.total:
-            return b""
         try:
-            return await self._fetch()
+            return await self.more()
         except UnavailableError as error:
             raise GatewayError("overloaded", f"the stored body cannot be read: {error}") from error
+
+    async def more(self) -> bytes:
+        """The next chunk, empty at the end. Raises UnavailableError."""
+        return await self._fetch() if self._read < self.total else b""
 
     async def _fetch(self) -> bytes:
         if not self.total:

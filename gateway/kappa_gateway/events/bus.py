@@ -43,10 +43,15 @@ API: Final = "$JS.API."
 _FULL: Final = frozenset({10077, 10023, 10047})  # maximum bytes, insufficient resources, storage
 _CONFLICT: Final = 10071  # the subject has another last sequence than was expected
 NOT_FOUND: Final = frozenset({10014, 10037, 10059})  # consumer, message, stream
+NO_LEADER: Final = frozenset({10008, 10009, 10118, 10119})  # of the cluster, this server, a stream, a consumer
 
 
 class UnavailableError(Exception):
     """JetStream did not take or give it: nothing was lost, nothing was accepted. Try again later."""
+
+
+class UnsureError(UnavailableError):
+    """It was sent, and no answer came: JetStream may have taken it. What the message names must be kept."""
 
 
 class TooLargeError(Exception):
@@ -95,7 +100,8 @@ class Bus:
     """`keep` is the task that connects. A gateway serves synchronous calls without it.
 
     `nc` and `js` are replaced when the server ended the connection for good: do not keep them. `heard`: called after
-    each connect and reconnect, when `up` is true.
+    each connect and reconnect, when `up` is true. `stored`: told subject and size of each message that JetStream took,
+    but for repetitions.
     """
 
     def __init__(self, settings: EventSettings) -> None:
@@ -103,6 +109,7 @@ class Bus:
         self.nc = Client()
         self.js: JetStreamContext = self.nc.jetstream(timeout=PUBLISH_SECONDS)
         self.heard: list[Callable[[], None]] = []
+        self.stored: Callable[[str, int], None] = lambda subject, size: None
         self.outages = 0
         self._closed = asyncio.Event()
         self._complained = False
@@ -212,7 +219,10 @@ class Bus:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         try:
             await self.nc.publish(subject, body, reply=self._inbox + token, headers=given or None)
-            return await future
+            receipt = await future
+            if not receipt.duplicate:
+                self.stored(subject, len(body))
+            return receipt
         except MaxPayloadError as error:
             raise TooLargeError(f"{len(body)} bytes are more than NATS takes in one message") from error
         except (NatsError, ConnectionError) as error:
@@ -253,7 +263,7 @@ class Bus:
             del self._waiting[token]
             if not future.done():
                 self._mute = True
-                future.set_exception(UnavailableError(f"no answer of JetStream within {PUBLISH_SECONDS:g} s"))
+                future.set_exception(UnsureError(f"no answer of JetStream within {PUBLISH_SECONDS:g} s"))
         if self._waiting:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -261,7 +271,7 @@ class Bus:
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
             if not future.done():
-                future.set_exception(UnavailableError(why))
+                future.set_exception(UnsureError(why))
 
     # --- asking -------------------------------------------------------------------------------------------------------
     async def api(self, subject: str, request: Json = None, seconds: float = PUBLISH_SECONDS) -> Json:

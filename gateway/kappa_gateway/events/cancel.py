@@ -15,6 +15,7 @@ from typing import Any, Final
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import Bus, RefusedError
 from kappa_gateway.events.delivery.item import Item
 from kappa_gateway.events.delivery.job import CANCEL
@@ -22,6 +23,7 @@ from kappa_gateway.events.records import CANCELLED, QUEUED, RETRYING, RUNNING, R
 from kappa_gateway.events.results import Results
 from kappa_gateway.events.streams import WORK
 from kappa_gateway.events.submit import split_id
+from kappa_gateway.events.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +70,14 @@ class Control:
         now = int(self._wall() * 1000)
         done = replace(found, state=CANCELLED, changed=now, until=now + KEPT_MS, due=0, error=None)
         await self.results.write(work_id, done)
+        message = await self._bus.newest(WORK, seq=seq)
         try:
             await self._bus.api(f"STREAM.MSG.DELETE.{WORK}", {"seq": seq, "no_erase": True})
         except RefusedError as error:
             log.debug("%s is gone from the stream: %s", seq, error)
+            return done
+        if message is not None and (stored := Work.read(message.headers, b"").stored):
+            await StoredBodies(self._bus).drop(stored)
         return done
 
     async def _dropped(self, text: str, found: Record) -> Record:

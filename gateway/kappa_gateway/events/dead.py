@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import MSG_ID, Bus, RefusedError, Stored
+from kappa_gateway.events.outcomes.address import shown_text
 from kappa_gateway.events.streams import DEAD, DEAD_PREFIX
 from kappa_gateway.events.work import ASYNC, EVENT_CALL, Lane, Work, new_id
 
@@ -43,7 +44,7 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`seq`: its number; `kind`: async or trigger; `name`: of the Function or the Trigger. Times in epoch ms."""
+    """`seq`: its number; `kind`: of its lane; `name`: of the Function or the Trigger. Times in epoch ms."""
 
     seq: int
     kind: str
@@ -78,10 +79,15 @@ class DeadLetter:
             "error": dict(self.error),
             "acceptedMs": self.accepted,
             "deadMs": self.died,
-            "bytes": len(self.data),
+            "bytes": len(self.data) + (self.work.data.size if self.work is not None and self.work.data else 0),
+            "hops": self.work.hops if self.work is not None else 0,
         }
         if self.work is not None and self.work.stored:
             found["stored"] = self.work.stored
+        if self.work is not None and self.work.destination:
+            found["destination"] = shown_text(self.work.destination)
+        if self.work is not None and self.work.destination:
+            found["destination"] = shown_text(self.work.destination)
         if body and self.work is not None and self.work.call is not None:
             call = self.work.call
             found |= {"method": call.method, "path": call.path, "headers": call.lines.decode("latin-1").splitlines()}
@@ -170,8 +176,20 @@ class Dead:
         """Throws away `seqs`, or without them all that match; returns how many."""
         if seqs:
             return sum([await self._remove(seq) for seq in seqs])
+        before = await self._last() + 1  # what dies meanwhile is left for the next time
+        await self._drop_bodies(kind, namespace, name, before)
         subject = DEAD_PREFIX + ".".join(part or "*" for part in (kind, namespace, name))
-        return int((await self._bus.api(f"STREAM.PURGE.{DEAD}", {"filter": subject})).get("purged", 0))
+        request = {"filter": subject, "seq": before}
+        return int((await self._bus.api(f"STREAM.PURGE.{DEAD}", request)).get("purged", 0))
+
+    async def _drop_bodies(self, kind: str, namespace: str, name: str, before: int) -> None:
+        """Those of the letters with lesser numbers. Letters are read only if there are stored bodies at all."""
+        after = 0 if await self._bodies.any() else before
+        while after < before and (letters := await self.list(kind, namespace, name, 100, after)):
+            after = letters[-1].seq
+            for letter in letters:
+                if letter.work is not None and letter.work.stored and letter.seq < before:
+                    await self._bodies.drop(letter.work.stored)
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """How many there are, by (kind, `namespace/name`)."""
@@ -193,6 +211,7 @@ class Dead:
             id=new_id() if lane.kind == ASYNC else work.id,
             accepted_ms=int(self._wall() * 1000),
             origin=str(letter.seq),
+            hops=0,  # whoever sends it again has seen to the loop
         )
         headers = again.headers()
         # Who dies before the letter is taken out sends it again: the stream drops that within its window
@@ -221,7 +240,7 @@ class Dead:
 def _as_call(work: Work) -> Work:
     if work.call is not None:
         return work
-    return replace(work, call=EVENT_CALL)
+    return replace(work, call=EVENT_CALL, destination="")
 
 
 def _subject(lane: Lane) -> str:

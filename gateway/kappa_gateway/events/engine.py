@@ -23,9 +23,13 @@ from kappa_gateway.events.destinations import Destinations
 from kappa_gateway.events.hosting import TriggerHost
 from kappa_gateway.events.keys import Keys
 from kappa_gateway.events.ledger import Ledger
+from kappa_gateway.events.outcomes.outbox import Outbox
+from kappa_gateway.events.outcomes.post import Poster
+from kappa_gateway.events.rates import Defaults, TriggerRates
 from kappa_gateway.events.records import Record
 from kappa_gateway.events.results import Results
 from kappa_gateway.events.settings import EventSettings
+from kappa_gateway.events.shares import Shares
 from kappa_gateway.events.submit import Submit
 from kappa_gateway.events.work import Lane
 
@@ -38,7 +42,8 @@ RETRY_SECONDS: Final = 0.5
 
 
 class Events:
-    """`bus`, `submit`, `results`, `cancel`, `dead`, `ledger`: what the front and the sources use; `host`: the Triggers.
+    """`bus`, `submit`, `results`, `cancel`, `dead`, `ledger`: what the front and the sources use; `host`: the Triggers,
+    `rates`: how much may be posted for them, `shares`: how much of the stream each namespace has.
     `ready` is set when the streams are known to be there. `poke(lane)`: something was published to the lane."""
 
     def __init__(self, settings: EventSettings, gateway: "Gateway", wall: Callable[[], float] = time.time) -> None:
@@ -46,8 +51,14 @@ class Events:
         self.bus = Bus(settings)
         self.ready = asyncio.Event()
         self.ledger = Ledger()
+        self.shares = Shares(settings.namespace_share)
+        self.bus.stored = self.shares.published
         self.host = TriggerHost(settings, self.bus, self.poke, gateway.settings.name, self.ledger, wall)
-        self.targets = Targets(gateway, self.host.triggers)
+        self.host.shares = self.shares
+        limits, admission = gateway.settings.limits, gateway.admission
+        defaults = Defaults(limits.event_rate, limits.event_caller_rate)
+        self.rates = TriggerRates(self.host.triggers, admission.peers, admission.room, defaults)
+        self.targets = Targets(gateway, self.host.triggers, settings.outcomes)
         self.bodies = StoredBodies(self.bus)
         self._items: dict[int, Item] = {}
         self.control = Control(self.bus, self._items, wall)
@@ -56,10 +67,15 @@ class Events:
         self.dead = Dead(self.bus, self.bodies, self.poke, self._revisions, wall)
         self.submit = Submit(self.bus, self.bodies, Keys(self.bus), self.poke, wall)
         self.destinations = Destinations(
-            self.bus, self.poke, shared=settings.shared_subjects, loopback=settings.allow_loopback, wall=wall
+            self.bus,
+            Outbox(self.bus, self.dead, self.poke, wall),
+            self.poke,
+            Poster(loopback=settings.allow_loopback, wall=wall),
+            shared=settings.shared_subjects,
+            wall=wall,
         )
         self._pulls = Pulls(self.bus, self.poke)
-        self._poller = Poller(self.bus, self.ledger, self._found)
+        self._poller = Poller(self.bus, self.ledger, self._found, self.shares)
         self._acks = Acks(self.bus)
         self._shop = Shop(
             gateway,
@@ -105,7 +121,7 @@ class Events:
             task.add_done_callback(_check)
             self._feeders[lane] = (feeder, task)
         else:
-            known[0].poke()
+            known[0].nudge()
 
     async def drain(self, grace: float) -> None:
         """Takes no more work; gives back what waits at once; what runs gets `grace` seconds. Accepting goes on."""
@@ -122,6 +138,7 @@ class Events:
             for task in late:
                 task.cancel()
             await asyncio.gather(*(task for _, task in self._feeders.values()), *late, return_exceptions=True)
+        await self._acks.flush()
 
     async def close(self) -> None:
         """After `drain`, and after the tasks were cancelled."""

@@ -4,34 +4,46 @@
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
+
+import aiohttp
 
 from kappa_api import names
 from kappa_api.trigger import SOURCE_SECRET_TYPE, Trigger
 from kappa_gateway.auth.settings import ALL
 from kappa_gateway.events.addresses import checker
+from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import Bus
+from kappa_gateway.events.clearing import Clearing, Tools
 from kappa_gateway.events.kinds import load_kind
+from kappa_gateway.events.large import LargeEvents
 from kappa_gateway.events.ledger import Ledger
 from kappa_gateway.events.members import Members
 from kappa_gateway.events.owners import Owners
 from kappa_gateway.events.runners import Runners, Yard
 from kappa_gateway.events.secrets import SourceSecrets
 from kappa_gateway.events.settings import EventSettings
+from kappa_gateway.events.shares import PatientSink, Shares
 from kappa_gateway.events.sink import Outlet, TriggerSink
 from kappa_gateway.events.source import Surroundings
 from kappa_gateway.events.state import KvState
 from kappa_gateway.events.triggers import Triggers
 from kappa_gateway.events.work import Lane
+from kappa_gateway.kube import ApiError
 from kappa_gateway.watch import Collection
+
+log = logging.getLogger(__name__)
 
 TRIGGERS_PATH: Final = f"/apis/{names.API_VERSION}/{names.TRIGGER_PLURAL}"
 
 
 class TriggerHost:
-    """`triggers` is the registry. `kube` is set before `run`: the API server, for sources of the kind `kubernetes`.
+    """`triggers` is the registry. `kube` is set before `run`: the API server, for sources of the kind `kubernetes`;
+    likewise `shares`: how much of the work stream each namespace has.
     `name`: this gateway's. `poke(lane)`: something was put into the lane."""
 
     def __init__(
@@ -45,15 +57,19 @@ class TriggerHost:
     ) -> None:
         self._settings, self._bus, self._name, self._wall = settings, bus, name, wall
         self.kube: Any = None
+        self.shares = Shares(100)
         self.triggers = Triggers(ledger, wall)
         self.secrets = SourceSecrets()
         self._check = checker(loopback=settings.allow_loopback)
-        self._outlet = Outlet(bus, self.triggers, poke, wall)
+        large = LargeEvents(bus, StoredBodies(bus), settings.stored_bytes)
+        self._outlet = Outlet(bus, self.triggers, poke, wall, large)
         clock = time.monotonic
         self.members = Members(bus, name, clock)
         self.owners = Owners(bus, self.members, clock)
-        self.runners = Runners(Yard(bus, self.triggers, self.owners, self._surround))
-        self.secrets.changed.append(self.runners.secret_changed)
+        tools = Tools(bus, self.triggers, self.owners, self.members, self._surround_late, self._live, wall=wall)
+        self.clearing = Clearing(tools)
+        self.runners = Runners(Yard(bus, self.triggers, self.owners, self._surround, self.clearing))
+        self.secrets.changed += [self.runners.secret_changed, self.clearing.secret_changed]
 
     def collections(self) -> list[Collection]:
         """What the Watcher must watch for it. An API server without the CRD, or that refuses, hurts nobody."""
@@ -73,18 +89,19 @@ class TriggerHost:
     async def run(self) -> None:
         """Until cancelled; then the sources stop, and other gateways may take them over at once."""
         members, owners = asyncio.ensure_future(self.members.run()), asyncio.ensure_future(self.owners.run())
-        runners = asyncio.ensure_future(self.runners.run())
+        runners, clearing = asyncio.ensure_future(self.runners.run()), asyncio.ensure_future(self.clearing.run())
         try:
-            await asyncio.gather(members, owners, runners)
+            await asyncio.gather(members, owners, runners, clearing)
         finally:
-            for task in (runners, members, owners):  # leases are given back before nobody renews them
+            for task in (clearing, runners, members, owners):  # leases are given back before nobody renews them
                 task.cancel()
                 await asyncio.wait([task])
             await self.members.leave()
 
-    def sink(self, key: str) -> TriggerSink:
-        """Where events go for the Trigger `namespace/name` of a kind that is called over HTTP."""
-        return TriggerSink(self._outlet, key, strict=True)
+    def sink(self, key: str, hops: int = 0) -> TriggerSink:
+        """Where events go for the Trigger `namespace/name` of a kind that is called over HTTP. `hops`: of the
+        request."""
+        return TriggerSink(self._outlet, key, strict=True, hops=hops)
 
     def module(self, kind: str) -> Any:
         """The kind's module, with `SHAPE` and, for those called over HTTP, `receive`."""
@@ -94,16 +111,36 @@ class TriggerHost:
         """What `receive` is given: Secrets by name, of the Trigger's namespace."""
         return lambda name: self.secrets.get(f"{trigger.namespace}/{name}")
 
+    async def _live(self) -> Mapping[str, int] | None:
+        """Uid and generation of every Trigger, as the API server has them now; None: it does not say."""
+        found: dict[str, int] = {}
+        if self.kube is None:
+            return None
+        try:
+            async for items, _ in self.kube.pages(TRIGGERS_PATH, {}):
+                for item in items:
+                    found[str(item["metadata"]["uid"])] = int(item["metadata"].get("generation") or 0)
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
+            log.debug("the API server does not say which Triggers there are: %r", error)
+            return None
+        return found
+
+    def _surround_late(self, trigger: Trigger) -> Surroundings:
+        """For clearing up: with Secrets that have just gone, too."""
+
+        def secret(name: str) -> Mapping[str, bytes] | None:
+            return self.secrets.late(f"{trigger.namespace}/{name}")
+
+        return replace(self._surround(trigger, lambda: None), secret=secret)
+
     def _surround(self, trigger: Trigger, connected: Callable[[], None]) -> Surroundings:
         def secret(name: str) -> Mapping[str, bytes] | None:
             key = f"{trigger.namespace}/{name}"
             self.runners.asked(trigger.uid, key)
-            known = self.triggers.find(trigger.key)
-            gone = known is None or known.uid != trigger.uid
-            return self.secrets.late(key) if gone else self.secrets.get(key)
+            return self.secrets.get(key)
 
         return Surroundings(
-            sink=TriggerSink(self._outlet, trigger.key, connected),
+            sink=PatientSink(TriggerSink(self._outlet, trigger.key, connected), self.shares, trigger.key),
             state=KvState(self._bus, trigger.uid, trigger.kind),
             secret=secret,
             bus=self._bus,

@@ -10,15 +10,16 @@ from kappa_gateway.events.work import Lane
 class Tally:
     """Of one Function's asynchronous invocations, or of one Trigger (its partitions together).
 
-    `succeeded`, `failed` (attempts), `dead`, `expired` (of the dead), `cancelled`, `throttled` (times that there was no
-    room). `backlog`: messages in the stream; `oldest_ms`: epoch milliseconds at which the oldest of them came, 0:
-    none. `said_ms`: when the log last spoke of dead letters.
+    `succeeded`, `failed` (attempts), `dead`, `expired` and `looped` (of the dead), `cancelled`, `throttled` (times that
+    there was no room). `backlog`: messages in the stream; `oldest_ms`: epoch milliseconds at which the oldest of them
+    came, 0: none. `said_ms`: when the log last spoke of dead letters.
     """
 
     succeeded: int = 0
     failed: int = 0
     dead: int = 0
     expired: int = 0
+    looped: int = 0
     cancelled: int = 0
     throttled: int = 0
     backlog: int = 0

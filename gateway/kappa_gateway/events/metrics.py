@@ -1,20 +1,25 @@
 """Metrics of events and asynchronous invocations: read from the ledger and the registry when Prometheus asks."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kappa_gateway.events.work import ASYNC, TRIGGER
+from kappa_gateway.events.work import ASYNC, OUTCOME, TRIGGER
 
 if TYPE_CHECKING:
     from kappa_gateway.events.engine import Events
 
 #: What became of work, as fields of `ledger.Tally`. `failed` counts attempts, `throttled` times without room.
-OUTCOMES: Final = ("succeeded", "failed", "dead", "expired", "cancelled", "throttled")
-_KINDS: Final = ((ASYNC, "async", "function"), (TRIGGER, "trigger", "trigger"))
+OUTCOMES: Final = ("succeeded", "failed", "dead", "expired", "looped", "cancelled", "throttled")
+_KINDS: Final = (
+    (ASYNC, "async", "function"),
+    (TRIGGER, "trigger", "trigger"),
+    (OUTCOME, "destination", "owner"),
+)
 
 
 class EventsCollector(Collector):
@@ -38,9 +43,17 @@ class EventsCollector(Collector):
         for kind, count in events.destinations.failed.items():
             lost.add_metric([kind], count)
         yield lost
+        shares = events.shares
+        yield GaugeMetricFamily("kappa_work_bytes", "What the work stream holds.", value=shares.held)
+        yield GaugeMetricFamily("kappa_work_bytes_limit", "The most that it takes.", value=shares.most)
+        parts = GaugeMetricFamily("kappa_work_namespace_bytes", "About what a namespace holds.", labels=("namespace",))
+        for namespace, held in shares.namespaces.items():
+            parts.add_metric([namespace], held)
+        yield parts
         for kind, prefix, label in _KINDS:
             yield from self._lanes(kind, prefix, label, now_ms)
         yield from self._triggers()
+        yield from self._leftovers()
 
     def _lanes(self, kind: str, prefix: str, label: str, now_ms: float) -> Iterator[Metric]:
         labels = ("namespace", label)
@@ -66,12 +79,31 @@ class EventsCollector(Collector):
         events = CounterMetricFamily(
             "kappa_trigger_events", "Events that came in here, by what became of them.", labels=(*labels, "fate")
         )
+        rejected = CounterMetricFamily(
+            "kappa_trigger_rejected", "Posts refused for a limit, by which.", labels=(*labels, "reason")
+        )
         connected = GaugeMetricFamily("kappa_trigger_connected", "Whether the source reads, here.", labels=labels)
         registry = self._events.host.triggers
         for key in registry.known():
             counts, names = registry.counts(key), key.split("/", 1)
             for fate in ("received", "filtered", "duplicates", "dropped"):
                 events.add_metric([*names, fate], getattr(counts, fate))
+            for reason, count in counts.rejected.items():
+                rejected.add_metric([*names, reason], count)
             if counts.running:
                 connected.add_metric(names, float(counts.connected))
-        yield from (events, connected)
+        yield from (events, rejected, connected)
+
+    def _leftovers(self) -> Iterator[Metric]:
+        clearing = self._events.host.clearing
+        left = GaugeMetricFamily(
+            "kappa_trigger_leftovers",
+            "What a Trigger left in another system and this gateway could not clear yet.",
+            labels=("namespace", "trigger"),
+        )
+        for key, count in Counter(clearing.waiting).items():
+            left.add_metric(key.split("/", 1), count)
+        yield left
+        yield CounterMetricFamily(
+            "kappa_trigger_leftovers_given_up", "Those that it could not clear for a day.", value=clearing.given_up
+        )

@@ -1,6 +1,11 @@
 """Leases of sources that may have one reader only: keys in the bucket `kappa-owners`, which JetStream forgets after ten
 seconds. Who could not renew a lease for seven and a half gives it up before it is anybody's.
 
+The leases of a gateway that was found dead (`members.py`) are written over at once. Should it live all the same, cut
+off from NATS for some seconds, it learns of that with its next renewal, sent as soon as it is connected. Until
+then both may read, which is harmless: a reader hands an event to the stream only after the stream has said that it has
+all before it, and says of what it has already that it does. So events neither get lost nor change their order.
+
 A lease is taken by writing where nothing is, and renewed by writing over the very revision that was written last;
 JetStream decides both. Which gateway tries first is advice (`members.py`): the preferred one at once, the others when
 nobody has taken it for some seconds. An owner that is not the preferred one any more hands over in order.
@@ -15,7 +20,7 @@ from typing import Final
 
 from kappa_gateway.events.bus import EXPECT_LAST, Bus, RefusedError, UnavailableError
 from kappa_gateway.events.members import Members, preferred
-from kappa_gateway.events.streams import OWNERS
+from kappa_gateway.events.streams import OWNER_SECONDS, OWNERS
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +28,15 @@ RENEW_SECONDS: Final = 3.0
 #: After the last renewal was sent. Less than the bucket's ten seconds, so that a source has time to stop.
 HOLD_SECONDS: Final = 7.5
 TICK_SECONDS: Final = 1.0
+#: A question that came while there was no leader is never answered: it is soon asked again.
+ASK_SECONDS: Final = 1.5
+AGAIN_SECONDS: Final = 0.3
 EXPIRE_SECONDS: Final = 0.25
 #: How long a lease is nobody's before a gateway takes it that is not the preferred one.
 PATIENCE_SECONDS: Final = 5.0
+#: The same for what a dead gateway has left, which is read in portions.
+ORPHAN_SECONDS: Final = 1.0
+PORTION: Final = 64
 #: An owner that is not the preferred one keeps a source for so long at least: starting one anew has its price.
 KEEP_SECONDS: Final = 30.0
 _STREAM: Final = f"KV_{OWNERS}"
@@ -47,10 +58,13 @@ class Lease:
 
 @dataclass(slots=True)
 class _Wish:
-    """Somebody waits for this lease. `absent_since`: since when nobody has it, as far as is known."""
+    """Somebody waits for this lease. `absent_since`: since when nobody has it, as far as is known; `orphan_since`: or
+    only a dead gateway. `looked`: whether it was read whose it is."""
 
     future: asyncio.Future[Lease]
     absent_since: float | None = None
+    orphan_since: float | None = None
+    looked: bool = False
 
 
 class Owners:
@@ -59,13 +73,18 @@ class Owners:
     def __init__(self, bus: Bus, members: Members, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus, self._members, self._clock = bus, members, clock
         self._wishes: dict[str, _Wish] = {}
+        self._turns: dict[str, set[asyncio.Event]] = {}  # tasks that wait for another task of this gateway
         self.held: dict[str, Lease] = {}
-        self._wake = asyncio.Event()
+        self._wake, self._connected = asyncio.Event(), asyncio.Event()
+        self._left: dict[str, tuple[int, float]] = {}  # revision and time of leases that could not be given back
+        self._begun = clock()
+        members.died = self._wake.set
+        bus.heard += [self._connected.set, self._wake.set]
 
     async def acquire(self, uid: str) -> Lease:
-        """Waits until the lease is ours, for as long as that takes."""
-        assert uid not in self.held, uid
-        assert uid not in self._wishes, uid
+        """Waits until the lease is ours, however long; a second task of this gateway waits for the first one."""
+        while uid in self.held or uid in self._wishes:
+            await self._turn(uid)
         wish = self._wishes[uid] = _Wish(asyncio.get_running_loop().create_future())
         self._wake.set()
         try:
@@ -76,23 +95,47 @@ class Owners:
             raise
         finally:
             self._wishes.pop(uid, None)
+            self._next(uid)
 
     async def release(self, lease: Lease) -> None:
         """The source has stopped. Never raises: what cannot be said now, JetStream forgets by itself."""
         if self.held.get(lease.uid) is lease:
             del self.held[lease.uid]
-        if lease.lost or self._clock() > lease.until:
-            return
+            self._next(lease.uid)
+        now = self._clock()
+        self._left = {uid: left for uid, left in self._left.items() if now - left[1] < OWNER_SECONDS}
+        if not lease.lost and now <= lease.until:
+            try:
+                # Nothing but what was written by this gateway
+                asked = {"filter": _PREFIX + lease.uid, "seq": lease.revision + 1}
+                await self._bus.api(f"STREAM.PURGE.{_STREAM}", asked, ASK_SECONDS)
+                return
+            except UnavailableError as error:
+                log.debug("the lease of %s runs out by itself: %s", lease.uid, error)
+        self._left[lease.uid] = (lease.revision, now)
+
+    async def _turn(self, uid: str) -> None:
+        """Until it may be this task's turn."""
+        waiting = self._turns.setdefault(uid, set())
+        woken = asyncio.Event()
+        waiting.add(woken)
         try:
-            await self._bus.api(f"STREAM.PURGE.{_STREAM}", {"filter": _PREFIX + lease.uid})
-        except UnavailableError as error:
-            log.debug("the lease of %s runs out by itself: %s", lease.uid, error)
+            await woken.wait()
+        finally:
+            waiting.discard(woken)
+            if not waiting:
+                self._turns.pop(uid, None)
+
+    def _next(self, uid: str) -> None:
+        for woken in self._turns.get(uid, ()):
+            woken.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._expire())
             group.create_task(self._keep())
+            group.create_task(self._wait())
 
     async def _expire(self) -> None:
         """Beside the renewals, which may hang for as long as a server that does not answer lets them."""
@@ -104,24 +147,36 @@ class Owners:
 
     async def _keep(self) -> None:
         while True:
+            back = self._connected.is_set()
+            self._connected.clear()
+            await self._renew_all(back=back)
+            self._hand_over()
+            await _sleep(TICK_SECONDS, self._connected)
+
+    async def _wait(self) -> None:
+        """Beside the renewals, which are the more urgent."""
+        while True:
             self._wake.clear()
-            await self._renew_all()
+            pause = TICK_SECONDS
             if self._wishes and self._bus.up:
                 try:
                     await self._take()
                 except UnavailableError as error:
                     log.debug("leases cannot be taken now: %s", error)
-            try:
-                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
-            except TimeoutError:
-                continue
+                    pause = AGAIN_SECONDS
+            await _sleep(pause, self._wake)
 
     # --- what is held -------------------------------------------------------------------------------------------------
-    async def _renew_all(self) -> None:
+    async def _renew_all(self, *, back: bool = False) -> None:
+        """`back`: the connection was lost, and with it perhaps a lease."""
         now = self._clock()
-        due = [lease for lease in self.held.values() if not lease.lost and now - lease.renewed >= RENEW_SECONDS]
+        due = [x for x in self.held.values() if not x.lost and (back or now - x.renewed >= RENEW_SECONDS)]
         if due and self._bus.up:
             await asyncio.gather(*(self._renew(lease) for lease in due))
+
+    def _hand_over(self) -> None:
+        """Leases that another gateway should have."""
+        now = self._clock()
         settled = self._members.settled()
         for lease in list(self.held.values()):
             if (
@@ -172,27 +227,56 @@ class Owners:
                 continue
             if uid in taken:
                 wish.absent_since = None
+                if (left := self._left.pop(uid, None)) is not None:
+                    chosen.append((uid, wish, left[0]))
                 continue
             wish.absent_since = now if wish.absent_since is None else wish.absent_since
             if preferred(uid, present) == self._members.name or now - wish.absent_since >= PATIENCE_SECONDS:
-                chosen.append((uid, wish))
-        await asyncio.gather(*(self._try(uid, wish) for uid, wish in chosen))
+                chosen.append((uid, wish, 0))
+        chosen += await self._orphans(taken - {uid for uid, _, _ in chosen})
+        await asyncio.gather(*(self._try(uid, wish, last) for uid, wish, last in chosen))
+
+    async def _orphans(self, taken: set[str]) -> list[tuple[str, _Wish, int]]:
+        """Leases of dead gateways that are to be had now, with their revisions; and those that the process before this
+        one had, whose name is ours: a container that was killed is started again in its pod."""
+        wished = [(uid, wish) for uid, wish in self._wishes.items() if uid in taken and not wish.future.done()]
+        now, present, dead = self._clock(), self._members.present(), self._members.dead()
+        if not dead:
+            wished = [(uid, wish) for uid, wish in wished if not wish.looked and now - self._begun < OWNER_SECONDS]
+        found = []
+        for start in range(0, len(wished), PORTION):
+            some = wished[start : start + PORTION]
+            keys = await asyncio.gather(*(self._bus.newest(_STREAM, last_of=_PREFIX + uid) for uid, _ in some))
+            for (uid, wish), key in zip(some, keys, strict=True):
+                wish.looked = True
+                owner = key.data.decode("utf-8", "replace") if key is not None else ""
+                if key is not None and owner == self._members.name:
+                    found.append((uid, wish, key.seq))
+                    continue
+                if key is None or owner not in dead:
+                    wish.orphan_since = None
+                    continue
+                wish.orphan_since = now if wish.orphan_since is None else wish.orphan_since
+                if preferred(uid, present) == self._members.name or now - wish.orphan_since >= ORPHAN_SECONDS:
+                    found.append((uid, wish, key.seq))
+        return found
 
     async def _taken(self) -> set[str]:
         """Whose leases somebody has."""
         taken: set[str] = set()
         while True:
             asked = {"subjects_filter": _PREFIX + ">", "offset": len(taken)}
-            info = await self._bus.api(f"STREAM.INFO.{_STREAM}", asked)
+            info = await self._bus.api(f"STREAM.INFO.{_STREAM}", asked, ASK_SECONDS)
             found = info["state"].get("subjects") or {}
             taken |= {subject.removeprefix(_PREFIX) for subject in found}
             if not found or len(taken) >= info.get("total", 0):
                 return taken
 
-    async def _try(self, uid: str, wish: _Wish) -> None:
+    async def _try(self, uid: str, wish: _Wish, last: int) -> None:
+        """`last`: the revision to write over; 0: there is none."""
         sent = self._clock()
         try:
-            revision = await self._write(uid, 0)
+            revision = await self._write(uid, last)
         except UnavailableError as error:
             if isinstance(error, RefusedError) and error.conflict:
                 wish.absent_since = None
@@ -207,3 +291,10 @@ class Owners:
     async def _write(self, uid: str, last: int) -> int:
         receipt = await self._bus.publish(_PREFIX + uid, self._members.name.encode(), {EXPECT_LAST: str(last)})
         return receipt.seq
+
+
+async def _sleep(seconds: float, unless: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(unless.wait(), seconds)
+    except TimeoutError:
+        return

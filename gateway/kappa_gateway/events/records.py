@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kappa_gateway.events.delivery.verdict import Outcome
-from kappa_gateway.events.work import TRIGGER, Lane, Work
+from kappa_gateway.events.work import ASYNC, Lane, Work
 
 Json = Any
 QUEUED: Final = "queued"
@@ -63,17 +63,18 @@ class Record:
 def record_key(lane: Lane, work: Work, seq: int) -> str:
     """The last token of the record's subject. Ids of events are the sources' own and may hold anything; the stream's
     sequence with the time is as unique."""
-    return work.id if lane.kind != TRIGGER else f"t{seq}-{work.accepted_ms}"
+    return work.id if lane.kind == ASYNC else f"t{seq}-{work.accepted_ms}"
 
 
 def result_of(outcome: Outcome) -> dict[str, Json]:
     """The function's answer, for whoever asks for it."""
-    pairs = (line.split(":", 1) for line in outcome.lines if ":" in line)
-    headers = [[name.strip().lower(), value.strip()] for name, value in pairs]
-    found: dict[str, Json] = {
-        "status": outcome.status,
-        "headers": [pair for pair in headers if pair[0] not in _DROPPED],
-    }
+    headers = []
+    for line in outcome.lines:
+        name, colon, value = line.partition(":")
+        name = name.strip().lower()
+        if colon and name not in _DROPPED:
+            headers.append([name, value.strip()])
+    found: dict[str, Json] = {"status": outcome.status, "headers": headers}
     try:
         found["body"] = outcome.body.decode()
     except UnicodeDecodeError:

@@ -1,34 +1,42 @@
 """Runs the sources: one task per Trigger, which starts its source, watches over it, and starts it again when it fails.
 
 A source is started anew when what it reads changes (its spec, its Secret), not for another filter or retry. It stops
-while its Trigger is suspended or not valid, and where its lease is another gateway's. When a Trigger is gone, a source
-that has something of its own elsewhere (a replication slot, a consumer) is asked to forget it.
+while its Trigger is suspended or not valid, and where its lease is another gateway's. What a source makes elsewhere (a
+replication slot, a consumer) is written down before it runs, and cleared when the Trigger is gone (`clearing.py`).
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
+from nats.errors import Error as NatsError
+
 from kappa_api.trigger import Trigger
-from kappa_gateway.events import state
-from kappa_gateway.events.bus import Bus, UnavailableError
+from kappa_gateway.events.bus import Bus, RefusedError, UnavailableError
+from kappa_gateway.events.clearing import Clearing
 from kappa_gateway.events.kinds import loaded, place_of
 from kappa_gateway.events.owners import Lease, Owners
+from kappa_gateway.events.shares import CrowdedError
 from kappa_gateway.events.source import Place, Source, SourceError, Surroundings
+from kappa_gateway.events.state import Left
 from kappa_gateway.events.triggers import Triggers
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = 0.5
 LAST_PAUSE: Final = 30.0
+#: The same while JetStream has no leader: nobody tells when it has one again.
+AWAY_PAUSE: Final = 2.0
 #: A source that does not stop within this, though cancelled, is left to itself. Less than a lost lease has left.
 STOP_SECONDS: Final = 2.0
-FORGET_SECONDS: Final = 30.0
+
+#: What sources of the platform's own NATS raise when it is away.
+AWAY: Final = (UnavailableError, NatsError)
 
 #: Makes what a source is given: of this Trigger, told by the callback when it reads.
 Surround = Callable[[Trigger, Callable[[], None]], Surroundings]
@@ -42,6 +50,7 @@ class Yard:
     triggers: Triggers
     owners: Owners
     surround: Surround
+    clearing: Clearing
     load: Callable[[str], Awaitable[ModuleType]] = loaded
     random: Callable[[], float] = random.random
 
@@ -54,12 +63,19 @@ class Runner:
         self._wake = asyncio.Event()
         self._restart = False
         self._failures = 0
-        self._last: Trigger | None = None  # whose source ran, or could have
+        self._away = False  # it failed because JetStream was away
+        self._spec: Mapping[str, Any] = {}  # of the Trigger whose source is to run, as it was written
+        self._left: Left | None = None  # what the source that ran last leaves elsewhere
 
     def changed(self, *, restart: bool = False) -> None:
         """The Trigger has changed or is gone; `restart`: what it reads with has."""
         self._restart = self._restart or restart
         self._wake.set()
+
+    def back(self) -> None:
+        """NATS is there again: what failed without it need not wait any more."""
+        if self._away:
+            self._wake.set()
 
     @property
     def gone(self) -> bool:
@@ -81,20 +97,18 @@ class Runner:
                 self._tell(running=False, message=self._why_not())
                 await self._wake.wait()
                 continue
-            if self._last is not None and self._last.kind != trigger.kind:
-                await self._forget(self._last)
-            self._last = trigger
+            known = self._yard.triggers.find(self.key)
+            self._spec = known.spec if known else {}
             try:
                 await self._session(trigger)
             except SourceError as error:
                 await self._failed(str(error))
-            except UnavailableError as error:
-                await self._failed(f"JetStream is away: {error}", level=logging.DEBUG)  # the bus has said so, once
+            except AWAY as error:
+                await self._without(error)
             except Exception as error:
                 log.exception("Trigger %s: its source failed", self.key)
                 await self._failed(f"internal error: {type(error).__name__}")
-        if self._last is not None:
-            await self._forget(self._last)
+        await self._yard.clearing.gone(self.uid, self._left)
 
     # --- one run of the source ----------------------------------------------------------------------------------------
     async def _session(self, trigger: Trigger) -> None:
@@ -104,7 +118,11 @@ class Runner:
         if place is Place.NONE:
             self._tell(running=False)
             self._yard.triggers.counts(self.key).connected = True  # whoever posts finds it: there is nothing to reach
-            await self._unless_changed(trigger)
+            tidying = asyncio.ensure_future(self._yard.clearing.keep_moving(trigger, None, None))
+            try:
+                await self._unless_changed(trigger)
+            finally:
+                await _cancelled(tidying)
             return
         if place is Place.EACH:
             await self._watch(trigger, module, None)
@@ -114,10 +132,25 @@ class Runner:
         if lease is None:
             return
         try:
-            await self._watch(trigger, module, lease)
+            await self._held(trigger, module, lease)
         finally:
             # Also before a pause after a failure: if that is long, another gateway tries, and may have more luck
             await asyncio.shield(self._yard.owners.release(lease))
+
+    async def _held(self, trigger: Trigger, module: Any, lease: Lease) -> None:
+        """While the lease is ours. It is kept when JetStream is away: it could not be given back, and nobody could take
+        it."""
+        while True:
+            try:
+                await self._watch(trigger, module, lease)
+                return
+            except RefusedError:
+                raise
+            except AWAY as error:
+                await self._without(error)
+            self._wake.clear()
+            if lease.over.is_set() or self._restart or self._differs(trigger):
+                return
 
     async def _lease(self, trigger: Trigger) -> Lease | None:
         """None: the Trigger has changed meanwhile."""
@@ -130,9 +163,11 @@ class Runner:
         return taking.result() if taking.done() and not taking.cancelled() else None
 
     async def _watch(self, trigger: Trigger, module: Any, lease: Lease | None) -> None:
-        source: Source = module.make(trigger, self._yard.surround(trigger, self._connected))
+        given = self._yard.surround(trigger, self._connected)
+        self._left = await self._yard.clearing.note(trigger, self._spec, given)
+        source: Source = module.make(trigger, given)
         self._tell(running=True)
-        task = asyncio.ensure_future(source.run())
+        task = asyncio.ensure_future(self._read(source, trigger, lease))
         over = asyncio.ensure_future(lease.over.wait()) if lease else None
         try:
             await self._unless_changed(trigger, task, *([over] if over else []))
@@ -145,6 +180,17 @@ class Runner:
         if task.done() and not task.cancelled():
             task.result()
             raise SourceError("the source has ended, which it never should")
+
+    async def _read(self, source: Source, trigger: Trigger, lease: Lease | None) -> None:
+        """What an earlier spec left elsewhere is cleared first, if it can be: the two may be in each other's way."""
+        clearing, tidying = self._yard.clearing, None
+        if not await clearing.moved(trigger, self._left, lease):
+            tidying = asyncio.ensure_future(clearing.keep_moving(trigger, self._left, lease))
+        try:
+            await source.run()
+        finally:
+            if tidying is not None:
+                await _cancelled(tidying)
 
     async def _unless_changed(self, trigger: Trigger, *waited: Awaitable[Any]) -> None:
         """Until one of these is done, or the source must not go on as it is."""
@@ -171,11 +217,22 @@ class Runner:
     def _connected(self) -> None:
         self._failures = 0
 
-    async def _failed(self, message: str, level: int = logging.WARNING) -> None:
+    async def _without(self, error: Exception) -> None:
+        """JetStream is away, or does not take it. `back` ends the pause."""
+        refused = isinstance(error, RefusedError)
+        last = LAST_PAUSE if refused or not self._yard.bus.up else AWAY_PAUSE
+        self._away = True
+        try:
+            message = str(error) if isinstance(error, CrowdedError) else f"JetStream is away: {error or repr(error)}"
+            await self._failed(message, logging.DEBUG, last)  # the bus has said so, once
+        finally:
+            self._away = False
+
+    async def _failed(self, message: str, level: int = logging.WARNING, last: float = LAST_PAUSE) -> None:
         self._failures += 1
         if self._failures == 1:
             log.log(level, "Trigger %s: %s", self.key, message)
-        pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10)) * (0.75 + self._yard.random() / 2)
+        pause = min(last, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10)) * (0.75 + self._yard.random() / 2)
         self._tell(running=True, message=message)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause)
@@ -190,30 +247,6 @@ class Runner:
         counts = self._yard.triggers.counts(self.key)
         counts.running, counts.connected, counts.message = running, False, message
 
-    # --- the end ------------------------------------------------------------------------------------------------------
-    async def _forget(self, trigger: Trigger) -> None:
-        """One gateway does it; a second one would find nothing left to do."""
-        try:
-            async with asyncio.timeout(FORGET_SECONDS):
-                module = await self._yard.load(trigger.kind)
-                if place_of(module, trigger) is Place.NONE:
-                    return
-                source: Any = module.make(trigger, self._yard.surround(trigger, lambda: None))
-                if hasattr(source, "forget"):
-                    lease = await self._yard.owners.acquire(self.uid)
-                    try:
-                        await source.forget()
-                    finally:
-                        await asyncio.shield(self._yard.owners.release(lease))
-                if self.gone:
-                    await state.forget(self._yard.bus, self.uid)
-        except TimeoutError:
-            log.warning("Trigger %s is gone; what its source left behind could not be cleared in time", self.key)
-        except (SourceError, UnavailableError) as error:
-            log.warning("Trigger %s is gone; what its source left behind stays: %s", self.key, error)
-        except Exception:
-            log.exception("Trigger %s is gone; forgetting it failed", self.key)
-
 
 class Runners:
     """All runners of this gateway."""
@@ -226,6 +259,7 @@ class Runners:
         self._secrets: dict[str, set[str]] = {}  # uids that have asked for a Secret
         self._pending: asyncio.Queue[str] = asyncio.Queue()
         yard.triggers.changed.append(self._pending.put_nowait)
+        yard.bus.heard.append(self._back)
 
     def asked(self, uid: str, secret: str) -> None:
         """The source of this Trigger uses this Secret: when it changes, the source is started anew."""
@@ -235,6 +269,10 @@ class Runners:
         for uid in self._secrets.pop(secret, ()):
             if runner := self._runners.get(uid):
                 runner.changed(restart=True)
+
+    def _back(self) -> None:
+        for runner in self._runners.values():
+            runner.back()
 
     async def run(self) -> None:
         """Until cancelled; then all sources are stopped and their leases given back."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from kappa_api import names
+from kappa_api.delivery import Delivery
 from kappa_gateway.auth.settings import ALL
+from kappa_gateway.events.outcomes.rules import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,10 @@ class EventSettings:
     `shared_subjects`: prefixes of subjects, streams and buckets on these servers that every namespace may use.
     `secret_namespaces`: where Secrets with sources' credentials are read; (`*`,) for everywhere. RBAC must allow it.
     `allow_loopback`: sources and destinations may be on this machine. `resources`: what `kubernetes` sources may watch
-    although the gateway itself has a right to it (`secrets`, `pods`, ...), as `plural` or `plural.group`.
+    although the gateway itself has a right to it (`secrets`, `pods`, ...), as `plural` or `plural.group`. `max_hops`:
+    work farther away from its first cause is not delivered, nor are calls (`kappa_gateway/hops.py`); 0: everything is.
+    `outcomes`: how patiently outcomes are sent to receivers outside. `namespace_share`: percent of the work stream that
+    one namespace may fill while nobody else has anything in it (`shares.py`); 100: all.
     """
 
     urls: tuple[str, ...] = ()
@@ -37,6 +42,9 @@ class EventSettings:
     secret_namespaces: tuple[str, ...] = (ALL,)
     allow_loopback: bool = False
     resources: tuple[str, ...] = ()
+    max_hops: int = 16
+    namespace_share: int = 50
+    outcomes: Delivery = PATIENCE
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -67,6 +75,8 @@ def load(env: Mapping[str, str]) -> EventSettings:
         secret_namespaces=_list(env.get("KAPPA_SOURCE_SECRET_NAMESPACES", ALL)),
         allow_loopback=env.get(names.ENV_ALLOW_LOOPBACK, "").lower() in ("1", "true", "yes"),
         resources=_list(env.get("KAPPA_KUBERNETES_SOURCES", "")),
+        max_hops=_number(env, "KAPPA_MAX_HOPS", 16, least=0),
+        namespace_share=_number(env, "KAPPA_NAMESPACE_SHARE", 50, most=100),
     )
 
 
@@ -75,8 +85,10 @@ def _list(text: str) -> tuple[str, ...]:
     return (ALL,) if ALL in found else found
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 0) -> int:
     text = env.get(name) or str(default)
-    if not text.isdigit() or not int(text):
-        raise ValueError(f"{name}={text!r} is not a whole number of at least 1")
+    if not text.isdigit() or int(text) < least:
+        raise ValueError(f"{name}={text!r} is not a whole number of at least {least}")
+    if most and int(text) > most:
+        raise ValueError(f"{name}={text!r} is more than {most}")
     return int(text)

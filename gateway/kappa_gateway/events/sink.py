@@ -9,15 +9,18 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kappa_api.cloudevents import CloudEvent
 from kappa_api.trigger import Trigger
 from kappa_gateway.events.bus import Bus, TooLargeError
 from kappa_gateway.events.filters import partition
+from kappa_gateway.events.large import LargeEvents
+from kappa_gateway.events.stored_data import heavy
 from kappa_gateway.events.triggers import Counts, Known, Triggers
 from kappa_gateway.events.work import TRIGGER, Lane, Work
+from kappa_gateway.hops import of_event
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +31,33 @@ MOST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """What every sink needs. `poke` is told each lane that got something; `wall`: epoch seconds."""
+    """What every sink needs. `poke` is told each lane that got something; `wall`: epoch seconds. `large`: for events of
+    more than `EventSettings.message_bytes`."""
 
     bus: Bus
     triggers: Triggers
     poke: Callable[[Lane], None]
     wall: Callable[[], float]
+    large: LargeEvents
 
 
 class TriggerSink:
     """The Sink of one Trigger. `on_connected`: the runner wants to know, too. `strict`: somebody waits for the answer
-    and is told (TooLargeError) of an event that NATS does not take; else it is dropped, or it would be offered again.
+    and is told (TooLargeError) of an event that is too large; else it is dropped, or it would be offered again.
+    `hops`: of whoever posts; an event may say more.
     """
 
     def __init__(
-        self, outlet: Outlet, key: str, on_connected: Callable[[], None] = lambda: None, *, strict: bool = False
+        self,
+        outlet: Outlet,
+        key: str,
+        on_connected: Callable[[], None] = lambda: None,
+        *,
+        strict: bool = False,
+        hops: int = 0,
     ) -> None:
-        self._outlet, self._key, self._on_connected, self._strict = outlet, key, on_connected, strict
+        self._outlet, self._key, self._on_connected = outlet, key, on_connected
+        self._strict, self._hops = strict, hops
 
     def connected(self) -> None:
         counts = self._outlet.triggers.counts(self._key)
@@ -86,17 +99,24 @@ class TriggerSink:
     async def _put(self, trigger: Trigger, counts: Counts, lane: Lane, event: CloudEvent) -> None:
         wall = self._outlet.wall()
         digest = work_id(trigger.uid, event)
-        body = encoded(event)
-        work = Work(digest, int(wall * 1000), body)
+        most = self._outlet.bus.settings.message_bytes
+        large = heavy(event.data, most)
+        body = b"" if large else encoded(event)
+        large = large or (len(body) > most and event.data is not None)
+        if large:
+            body = encoded(replace(event, data=None))
+        work = Work(digest, int(wall * 1000), body, hops=max(self._hops, of_event(event)))
+        msg_id = f"{trigger.uid}/{digest}"
         try:
-            receipt = await self._outlet.bus.publish(
-                lane.subject, body, work.headers(), msg_id=f"{trigger.uid}/{digest}"
-            )
-        except TooLargeError:
+            if large:
+                receipt = await self._outlet.large.publish(lane, work, event, msg_id)
+            else:
+                receipt = await self._outlet.bus.publish(lane.subject, body, work.headers(), msg_id=msg_id)
+        except TooLargeError as error:
             if self._strict:
                 raise
             counts.dropped += 1
-            counts.message = f"an event of {len(body)} bytes was dropped: it is larger than NATS takes"
+            counts.message = f"an event was dropped, it is too large: {error}"
             log.warning("Trigger %s: %s (id %s)", trigger.key, counts.message, event.id[:200])
             return
         if receipt.duplicate:

@@ -70,11 +70,27 @@ class Surroundings:
     resources: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a source leaves in another system for as long as its Trigger is there. `place`: what of the spec says where;
+    while that stays the same, the source itself sees to it. `text`: what it is, and how it is removed by hand.
+    `server`: where that is, according to a Secret; empty where none says so, or it cannot be read now."""
+
+    place: tuple[str, ...]
+    text: str
+    server: str = ""
+
+
 class Source(Protocol):
     """One Trigger's source. Modules in `sources/` offer `SHAPE` (one of names.SHAPES) or `shape(trigger)`, `PLACE` or
     `place(trigger)`, and `make(trigger, surroundings) -> Source`; kinds with Place.NONE offer `receive` instead (see
-    `Receiver`). `make` must not do I/O. A source that leaves something behind elsewhere has `async def forget(self)`:
-    called when its Trigger is gone, on a source that never ran, perhaps by several gateways one after the other."""
+    `Receiver`). `make` must not do I/O.
+
+    A module whose sources leave something elsewhere has `trace(trigger, surroundings) -> Trace | None`, without I/O:
+    the trace is written down before the source runs. Its sources have `async def forget(self)`: called when the Trigger
+    is gone, or reads elsewhere, on a source that never ran, perhaps by several gateways one after the other. When a
+    Trigger names another place, `async def where(self) -> str` tells whether it is another one, in the words of the
+    other system itself: what two names lead to may be the same, and in use. Without it nothing is forgotten then."""
 
     async def run(self) -> None:
         """Reads until cancelled. Raises SourceError; whatever else it raises is logged as a bug and run again."""
@@ -94,12 +110,18 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to an Inbound. `events` are put into the stream first; when that fails the answer is 503 instead."""
+    """The answer to an Inbound. `events` are put into the stream first; when that fails the answer is 503 instead.
+
+    `challenge`: for the header WWW-Authenticate. `notice`: what somebody must do before events can come, for the log
+    and the Trigger's status; empty: that is done; None: nothing is said.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     events: tuple[CloudEvent, ...] = ()
+    challenge: str = ""
+    notice: str | None = None
 
 
 class Receiver(Protocol):

@@ -33,6 +33,7 @@ OWNER_SECONDS: Final = 10
 KEY_SECONDS: Final = _DAY
 #: Longest `resultSeconds`; the longest age of work and a day to spare.
 RESULT_SECONDS: Final = 7 * _DAY
+#: At least; always longer than work waits and is a dead letter then.
 BODY_SECONDS: Final = 31 * _DAY
 #: The least that the work stream is made with, where the disk has no room for what the settings say.
 LEAST_BYTES: Final = 64 * 1024 * 1024
@@ -86,7 +87,7 @@ def wanted(settings: EventSettings) -> list[dict[str, Json]]:
             "subjects": [f"$O.{BODIES}.C.>", f"$O.{BODIES}.M.>"],
             "retention": "limits",
             "discard": "new",
-            "max_age": BODY_SECONDS * _SECOND,
+            "max_age": max(BODY_SECONDS, settings.dead_seconds + RESULT_SECONDS) * _SECOND,
             "max_bytes": settings.work_bytes // 2,
             "duplicate_window": 120 * _SECOND,
             "allow_rollup_hdrs": True,

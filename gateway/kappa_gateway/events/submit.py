@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kappa_gateway.events.bodies import StoredBodies
-from kappa_gateway.events.bus import Bus, UnavailableError
+from kappa_gateway.events.bus import Bus, UnavailableError, UnsureError
 from kappa_gateway.events.keys import KeyRecord, Keys
 from kappa_gateway.events.work import ASYNC, HttpCall, Lane, Work, new_id
 
@@ -29,7 +29,7 @@ class Submission:
 
     `function`: `namespace/name`. `body`: all of it, when it is at most `EventSettings.message_bytes`; otherwise
     `pieces` yields it and `body` is empty. `key`: the Idempotency-Key, or empty; `caller`: who asks, as far as it was
-    verified: two callers may use the same key.
+    verified: two callers may use the same key. `hops`: see `kappa_gateway.hops`.
     """
 
     function: str
@@ -38,6 +38,7 @@ class Submission:
     pieces: AsyncIterator[bytes] | None = None
     key: str = ""
     caller: str = ""
+    hops: int = 0
 
     @property
     def lane(self) -> Lane:
@@ -72,7 +73,7 @@ class Submit:
         `pieces` raises passes through, and what was stored of them is thrown away."""
         if not self._bus.up:
             raise UnavailableError("NATS is away")
-        work = Work(new_id(), int(self._wall() * 1000), submission.body, submission.call)
+        work = Work(new_id(), int(self._wall() * 1000), submission.body, submission.call, hops=submission.hops)
         if submission.pieces is not None:
             stored = await self._bodies.put(work.id, submission.pieces)
             work, digest = replace(work, stored=stored.name), stored.digest
@@ -105,10 +106,14 @@ class Submit:
     async def _publish(self, lane: Lane, work: Work) -> str:
         try:
             receipt = await self._bus.publish(lane.subject, work.body, work.headers(), msg_id=work.id)
+        except UnsureError:  # if the stream has it, its body is needed; else the body runs out
+            raise
         except UnavailableError:
             if work.stored:
                 await self._bodies.drop(work.stored)
             raise
+        if receipt.duplicate and work.stored:  # the stream has it with the body of an earlier try
+            await self._bodies.drop(work.stored)
         self.accepted += 1
         self._poke(lane)
         return public_id(work.id, receipt.seq)

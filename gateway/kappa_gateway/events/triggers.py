@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,8 @@ class Counts:
     """What came in for a Trigger in this process. What was delivered stands in the Ledger.
 
     `received`: taken into the stream, each event once; `filtered`: did not pass the filter; `duplicates`: the stream
-    had them already; `dropped`: too large to be taken. `last_event`: epoch seconds, 0 for never. `connected` and
+    had them already; `dropped`: too large to be taken. `rejected`: requests that were refused for a limit, by which.
+    `last_event`: epoch seconds, 0 for never. `connected` and
     `message` are what the source says when it runs here (`running`).
     """
 
@@ -40,11 +41,16 @@ class Counts:
     running: bool = False
     connected: bool = False
     message: str = ""
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One Trigger. `trigger`: its last spec that was valid, None if there was none; `fault`: what is wrong now."""
+    """One Trigger. `trigger`: its last spec that was valid, None if there was none, and `spec` as it was written;
+    `fault`: what is wrong now."""
 
     key: str
     uid: str
@@ -52,6 +58,7 @@ class Known:
     trigger: Trigger | None
     filter: Filter
     fault: str = ""
+    spec: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def runs(self) -> Trigger | None:
@@ -86,10 +93,11 @@ class Triggers:
             before = None
         try:
             trigger = parse_trigger(resource)
-            found = Known(key, uid, generation, trigger, Filter.of(trigger))
+            found = Known(key, uid, generation, trigger, Filter.of(trigger), spec=resource["spec"])
         except SpecError as error:
-            last = before.trigger if before else None
-            found = Known(key, uid, generation, last, before.filter if before else Filter(None), str(error))
+            found = Known(key, uid, generation, None, Filter(None), str(error))
+            if before is not None:
+                found = replace(before, generation=generation, fault=str(error))
             log.warning("Trigger %s is not valid: %s", key, error)
         self._file(self._known.get(key), found)
         self._known[key] = found

@@ -1,32 +1,37 @@
 """Work: one accepted asynchronous invocation or one event, as it stands in the work stream.
 
 The subject says whose it is: `kappa.work.async.<namespace>.<function>`, `kappa.work.trigger.<namespace>.<trigger>`,
-and for ordered Triggers one more token, the partition. Names hold no dots, so they are tokens as they are. What belongs
+and for ordered Triggers one more token, the partition. Outcomes on their way to receivers outside stand under
+`kappa.work.outcome.<namespace>.<function or trigger>`. Names hold no dots, so they are tokens as they are. What belongs
 to the work besides its body is in the message's headers, as ASCII.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kappa_api import names
 from kappa_api.cloudevents import MEDIA_TYPE
+from kappa_gateway.events.stored_data import StoredData
 
 PREFIX: Final = "kappa.work."
-ASYNC, TRIGGER = "async", "trigger"
+ASYNC, TRIGGER, OUTCOME = "async", "trigger", "outcome"
 
 #: Two things in one header: nats-py looks at every character of every header's name.
 _WORK: Final = "Kappa-Work"  # `<epoch milliseconds of acceptance> <id>`
 _CALL, _OBJECT, _ORIGIN = "Kappa-Call", "Kappa-Object", "Kappa-Origin"
+_DATA: Final = "Kappa-Data"
+_DESTINATION: Final = "Kappa-Destination"
+_HOPS: Final = "Kappa-Hops"
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One queue of work. `partition` is empty but for ordered Triggers."""
 
-    kind: str  # ASYNC | TRIGGER
+    kind: str  # ASYNC | TRIGGER | OUTCOME
     namespace: str
     name: str
     partition: str = ""
@@ -38,14 +43,14 @@ class Lane:
 
     @property
     def key(self) -> str:
-        """`namespace/name` of the Function or of the Trigger."""
+        """`namespace/name` of the Function or of the Trigger; of an outcome, of what it is the outcome of."""
         return f"{self.namespace}/{self.name}"
 
     @classmethod
     def of(cls, subject: str) -> "Lane":
         """Raises ValueError for a subject that is no lane's."""
         pieces = subject.removeprefix(PREFIX).split(".")
-        if not subject.startswith(PREFIX) or not 3 <= len(pieces) <= 4 or pieces[0] not in (ASYNC, TRIGGER):
+        if not subject.startswith(PREFIX) or not 3 <= len(pieces) <= 4 or pieces[0] not in (ASYNC, TRIGGER, OUTCOME):
             raise ValueError(f"{subject!r} is not a lane's subject")
         return cls(*pieces)
 
@@ -71,7 +76,9 @@ class Work:
     """`call` is None for an event: then `body` is its CloudEvent in the JSON format.
 
     `accepted_ms`: epoch milliseconds. `stored`: name in the object store of a body too large for a message; `body` is
-    then empty. `origin`: id of the dead letter that this is a replay of, or empty.
+    then empty. `data`: what is stored is only the data of the CloudEvent that `body` is. `origin`: id of the dead
+    letter that this is a replay of, or empty. `destination`: of an outcome, see `outcomes/address.py`.
+    `hops`: see `kappa_gateway.hops`.
     """
 
     id: str
@@ -80,6 +87,9 @@ class Work:
     call: HttpCall | None = None
     stored: str = ""
     origin: str = ""
+    data: StoredData | None = field(default=None, kw_only=True)
+    destination: str = field(default="", kw_only=True)
+    hops: int = field(default=0, kw_only=True)
 
     def headers(self) -> dict[str, str]:
         found = {_WORK: f"{self.accepted_ms} {self.id}"}
@@ -87,8 +97,14 @@ class Work:
             found[_CALL] = json.dumps([self.call.method, self.call.path, self.call.lines.decode("latin-1")])
         if self.stored:
             found[_OBJECT] = self.stored
+        if self.data is not None:
+            found[_DATA] = self.data.text()
         if self.origin:
             found[_ORIGIN] = self.origin
+        if self.destination:
+            found[_DESTINATION] = self.destination
+        if self.hops:
+            found[_HOPS] = str(self.hops)
         return found
 
     @classmethod
@@ -105,6 +121,9 @@ class Work:
                 call,
                 headers.get(_OBJECT, ""),
                 headers.get(_ORIGIN, ""),
+                data=StoredData.read(headers[_DATA]) if _DATA in headers else None,
+                destination=headers.get(_DESTINATION, ""),
+                hops=int(headers.get(_HOPS, 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"a message in the work stream that is not Kappa's: {error!r}") from error

@@ -118,6 +118,10 @@ class Autoscaler:
         keys = (pod.key for pod in found)
         return self.signals.in_service(found[0].function_key, keys, frozenset(pod.name for pod in gateways))
 
+    def hung(self) -> frozenset[str]:
+        """Pods that do not say to a gateway that they live."""
+        return self.signals.hung(self._clock.monotonic(), self._lost_seconds)
+
     def drained(self, pod: Pod) -> bool:
         gateways = self._gateway_names()
         if not gateways:
@@ -178,6 +182,8 @@ class Autoscaler:
             active |= found
         self.signals.lapse(self._clock.monotonic(), self._lost_seconds)
         self.review(active)
+        found_hung = (self.store.pods.get(key) for key in self.hung())
+        self._wake(frozenset(function_work(pod.function_key) for pod in found_hung if pod is not None and pod.function))
         self._metrics.functions.set(len(self.store.functions))
         self._metrics.unexpected.set(self.store.unexpected)
 

@@ -65,7 +65,7 @@ class _Part:
 @dataclass(slots=True)
 class _Gateway:
     """`lively`: the functions whose part is not quiet. `instances`: in service per pod, None when it does not tell.
-    `listed`: its pod has been seen."""
+    `hung`: pods that do not say to it that they live. `listed`: its pod has been seen."""
 
     epoch: str = ""
     clock: float = 0.0
@@ -77,6 +77,7 @@ class _Gateway:
     lively: set[str] = field(default_factory=set)
     draining: Mapping[str, int] = field(default_factory=dict)
     instances: Mapping[str, int] | None = None
+    hung: tuple[str, ...] = ()
 
     def quieten(self, keys: Iterable[str]) -> None:
         """Nothing goes on there; the counters stay, as the next difference starts from them."""
@@ -118,7 +119,7 @@ class Signals:
             if not part.quiet:
                 lively.add(key)
         known.parts, known.lively = parts, lively
-        known.draining, known.instances = stats.draining, stats.instances
+        known.draining, known.instances, known.hung = stats.draining, stats.instances, stats.hung
         known.epoch, known.clock, known.read_at, known.heard_at = stats.epoch, stats.clock, now, now
         known.whole_at = now if whole else known.whole_at
         return frozenset(lively)
@@ -198,6 +199,11 @@ class Signals:
         return bool(gateways) and all(
             name in self._gateways and now - self._gateways[name].read_at <= seconds for name in gateways
         )
+
+    def hung(self, now: float, seconds: float) -> frozenset[str]:
+        """Pods that one of the gateways read within the last seconds takes for hung."""
+        heard = (known for known in self._gateways.values() if now - known.read_at <= seconds)
+        return frozenset(pod for known in heard for pod in known.hung)
 
     def drained(self, pod: str, gateways: frozenset[str]) -> bool:
         """Whether every one of these gateways has seen this pod drain, and none at all has anything there any more."""

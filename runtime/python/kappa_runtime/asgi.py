@@ -173,7 +173,7 @@ def _origin(call: Call, request: Request) -> emitting.Origin:
     event = request.header(b"ce-id")
     if call.attempt < 0 or not event:
         return call.origin
-    return emitting.Origin(call.request_id, call.deadline, f"{request.header(b'ce-source')} {event}")
+    return call.origin_of(f"{request.header(b'ce-source')} {event}")
 
 
 def _start(message: Message) -> tuple[int, Headers, int]:

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from kappa_api.names import HEADER_IDENTITY_DATA, HEADER_IDENTITY_PREFIX, HEADER_PREFIX
-from kappa_runtime.context import Context
 from kappa_runtime.exchange import Headers, Request
 from kappa_runtime.function import Function
 from kappa_runtime.invoke import Call
@@ -49,9 +48,7 @@ def make_scope(kind: str, request: Request, function: Function, call: Call) -> M
         "server": (host, int(port)) if host and port.isdigit() else (request.header(b"host"), 443 if secure else 80),
         "extensions": {},
         "state": dict(function.lifespan.state) if function.lifespan else {},
-        "kappa.context": Context(
-            function.info, call.request_id, int(call.deadline * 1000), attempt=max(0, call.attempt)
-        ),
+        "kappa.context": call.context(function.info),
         "kappa.authorizer": read_authorizer(request.header(_IDENTITY_DATA)),
     }
 

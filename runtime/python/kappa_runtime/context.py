@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kappa_runtime.cloudevent import Event
-from kappa_runtime.emitting import emit
+from kappa_runtime.emitting import Origin, current, emit, onward_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,21 @@ class Context:
     """One invocation, as its handler sees it. `deadline_ms` is epoch milliseconds.
 
     `cloud_events`: what a Trigger delivers; empty for a call. `attempt`: how often this was tried before and failed.
+    `hops`: how many this is away from its first cause; 0: it is the first. `onward_headers`: for requests that the
+    handler makes itself, to other functions and to `/events/`, and for messages that it publishes to NATS: they carry
+    the number on, so that functions that call or trigger each other in a circle are stopped.
     """
 
-    __slots__ = ("_function", "attempt", "client_context", "cloud_events", "deadline_ms", "identity", "request_id")
+    __slots__ = (
+        "_function",
+        "attempt",
+        "client_context",
+        "cloud_events",
+        "deadline_ms",
+        "hops",
+        "identity",
+        "request_id",
+    )
 
     def __init__(
         self,
@@ -41,7 +53,7 @@ class Context:
         attempt: int = 0,
     ) -> None:
         self._function, self.request_id, self.deadline_ms = function, request_id, deadline_ms
-        self.cloud_events, self.attempt = cloud_events, attempt
+        self.cloud_events, self.attempt, self.hops = cloud_events, attempt, 0
         self.client_context = self.identity = None
 
     def __repr__(self) -> str:
@@ -53,7 +65,19 @@ class Context:
 
     def emit(self, type: str, data: Any = None, *, subject: str = "", source: str = "", id: str = "") -> Any:
         """Emits one CloudEvent to this namespace's Triggers: see `kappa_runtime.emit`. Async code awaits it."""
-        return emit(type, data, subject=subject, source=source, id=id)
+        if current.get() is not None:
+            return emit(type, data, subject=subject, source=source, id=id)
+        # A thread that the handler started has not inherited whose work this is, but was given the context
+        token = current.set(Origin(self.request_id, 0.0, hops=self.hops + 1))
+        try:
+            return emit(type, data, subject=subject, source=source, id=id)
+        finally:
+            current.reset(token)
+
+    @property
+    def onward_headers(self) -> dict[str, str]:
+        """See the class."""
+        return onward_headers(self.request_id, self.hops + 1)
 
     @property
     def cloud_event(self) -> Event | None:

@@ -17,10 +17,12 @@ import json
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kappa_api.names import HEADER_HOPS
 from kappa_runtime.posting import EmitError, Post
 
 __all__ = ["EmitError", "Emitter", "Origin", "current", "emit", "install"]
@@ -34,12 +36,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 class Origin:
     """The invocation that emits. `deadline`: epoch seconds. `work`: what stays the same when it is run again; empty: it
-    is not run again, or nobody knows."""
+    is not run again, or nobody knows. `hops`: of what it emits, see `names.HEADER_HOPS`."""
 
-    __slots__ = ("_seen", "deadline", "request_id", "work")
+    __slots__ = ("_seen", "deadline", "hops", "request_id", "work")
 
-    def __init__(self, request_id: str, deadline: float, work: str = "") -> None:
-        self.request_id, self.deadline, self.work = request_id, deadline, work
+    def __init__(self, request_id: str, deadline: float, work: str = "", hops: int = 1) -> None:
+        self.request_id, self.deadline, self.work, self.hops = request_id, deadline, work, hops
         self._seen: Counter[str] | None = None
 
     def event_id(self, content: str) -> str:
@@ -56,6 +58,14 @@ current: ContextVar[Origin | None] = ContextVar("kappa_origin", default=None)
 NOBODY: Final = Origin("", 0.0)
 
 
+def onward_headers(request_id: str, hops: int) -> dict[str, str]:
+    """What goes on with everything that an invocation causes."""
+    found = {HEADER_HOPS: str(hops)}
+    if request_id:
+        found["X-Request-Id"] = request_id
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Emitter:
     """Makes CloudEvents of `source` (a URI reference) and hands them to `post`."""
@@ -70,22 +80,22 @@ class Emitter:
         event = make_event(type, data, subject, source or self.source)
         event["id"] = id or origin.event_id(_text(event))
         event["time"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
-        body = _text(event).encode("utf-8")
+        body, headers = _text(event).encode("utf-8"), onward_headers(origin.request_id, origin.hops)
         left = PATIENCE_SECONDS
         if origin.deadline:
             left = min(left, origin.deadline - now)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.post(body, origin.request_id, left)
+            self.post(body, headers, left)
             return event["id"]
-        task = loop.create_task(self._post_later(body, origin.request_id, left, str(event["id"])))
+        task = loop.create_task(self._post_later(body, headers, left, str(event["id"])))
         _under_way.add(task)
         task.add_done_callback(_under_way.discard)
         return task
 
-    async def _post_later(self, body: bytes, request_id: str, left: float, id: str) -> str:
-        await asyncio.to_thread(self.post, body, request_id, left)
+    async def _post_later(self, body: bytes, headers: Mapping[str, str], left: float, id: str) -> str:
+        await asyncio.to_thread(self.post, body, headers, left)
         return id
 
 

@@ -20,7 +20,7 @@ from kappa_api.cloudevents import CloudEventError
 from kappa_api.names import HEADER_DURATION, HEADER_ERROR, HEADER_ERROR_SOURCE, SOURCE_FUNCTION
 from kappa_runtime import emitting
 from kappa_runtime.cloudevent import Delivery, Event, read_events, read_shape
-from kappa_runtime.context import Context
+from kappa_runtime.context import Context, FunctionInfo
 from kappa_runtime.exchange import JSON, Consumer, Exchange, Headers
 from kappa_runtime.executor import Interrupted, Job
 from kappa_runtime.function import Function
@@ -57,7 +57,8 @@ class Floor(Protocol):
 class Call:
     """The facts of one call. `arrival` and `deadline` are epoch seconds. `function`: `namespace/name` that it is meant
     for; empty when it does not say. `shape`: of the CloudEvents in the body, empty for a plain call. `attempt`: how
-    often it was attempted before and failed; -1 when it is not asynchronous."""
+    often it was attempted before and failed; -1 when it is not asynchronous. `hops`: of what it causes, see
+    `names.HEADER_HOPS`."""
 
     request_id: str
     arrival: float
@@ -65,12 +66,21 @@ class Call:
     function: bytes = b""
     shape: str = ""
     attempt: int = -1
+    hops: int = 1
 
     @property
     def origin(self) -> emitting.Origin:
         """Of the events that it emits."""
         # An asynchronous call keeps its request id; events are known by their own ids.
-        return emitting.Origin(self.request_id, self.deadline, self.request_id if self.attempt >= 0 else "")
+        return self.origin_of(self.request_id if self.attempt >= 0 else "")
+
+    def origin_of(self, work: str) -> emitting.Origin:
+        return emitting.Origin(self.request_id, self.deadline, work, self.hops)
+
+    def context(self, info: FunctionInfo, events: tuple[Event, ...] = ()) -> Context:
+        found = Context(info, self.request_id, int(self.deadline * 1000), events, max(0, self.attempt))
+        found.hops = max(0, self.hops - 1)
+        return found
 
 
 class Invocation(Job, Consumer):
@@ -244,13 +254,13 @@ class EventInvocation(Invocation):
                 events = read_events(body)
                 # Sorted: what failed together may return in another order.
                 work = "\n".join(sorted(f"{event.source} {event.id}" for event in events))
-                emitting.current.set(emitting.Origin(call.request_id, call.deadline, work))
+                emitting.current.set(call.origin_of(work))
                 event = shaped(Delivery(shape, events, info.namespace, batch, attempt, call.arrival))
             except CloudEventError as error:
                 raise InvalidEventError(str(error)) from error
         else:
             event = make_event(self.exchange.request, body, info, call.request_id, call.arrival)
-        return event, Context(info, call.request_id, int(call.deadline * 1000), events, attempt)
+        return event, call.context(info, events)
 
     def _reply(self, result: Any) -> Reply:
         return (make_data_reply if self.call.shape else make_reply)(result, self.floor.settings.max_reply_bytes)

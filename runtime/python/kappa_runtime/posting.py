@@ -9,7 +9,7 @@ Standard library only, and `http.client` only once something is emitted. Blockin
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -20,8 +20,8 @@ from kappa_api.names import EVENTS_PATH, HEADER_POD
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-#: Takes a body, the invocation's request id and how many seconds there are. Raises EmitError.
-Post = Callable[[bytes, str, float], None]
+#: Takes a body, the headers that go on with it and how many seconds there are. Raises EmitError.
+Post = Callable[[bytes, Mapping[str, str], float], None]
 
 #: Connections that are kept open; more may be in use at a time.
 KEPT: Final = 4
@@ -73,12 +73,11 @@ def poster(url: str, token: str, namespace: str, pod: str, clock: Clock = Clock(
             return found, True
         return _connect(address.scheme, address.hostname or "", address.port, seconds), False
 
-    def once(body: bytes, request_id: str, seconds: float) -> _Answer:
+    def once(body: bytes, onward: Mapping[str, str], seconds: float) -> _Answer:
         while True:
             client, reused = connection(seconds)
             headers = {"Content-Type": MEDIA_TYPE, "Authorization": f"Bearer {token}", HEADER_POD: f"{namespace}/{pod}"}
-            if request_id:
-                headers["X-Request-Id"] = request_id
+            headers |= onward
             try:
                 client.request("POST", target, body, headers)
                 reply = client.getresponse()
@@ -98,7 +97,7 @@ def poster(url: str, token: str, namespace: str, pod: str, clock: Clock = Clock(
                 client.close()
             return answer
 
-    def post(body: bytes, request_id: str, seconds: float) -> None:
+    def post(body: bytes, onward: Mapping[str, str], seconds: float) -> None:
         from http.client import HTTPException
 
         until = clock.monotonic() + seconds
@@ -108,7 +107,7 @@ def poster(url: str, token: str, namespace: str, pod: str, clock: Clock = Clock(
             if left <= 0:
                 raise EmitError("there is no time left to emit an event: the invocation's deadline is near")
             try:
-                answer = once(body, request_id, left)
+                answer = once(body, onward, left)
             except (OSError, HTTPException) as error:
                 problem = EmitError(f"the gateway at {url} cannot be reached: {error or type(error).__name__}")
                 wait = pause

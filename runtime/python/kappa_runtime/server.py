@@ -19,6 +19,7 @@ from kappa_api.names import (
     HEADER_DEADLINE,
     HEADER_EVENT_SHAPE,
     HEADER_FUNCTION,
+    HEADER_HOPS,
     HEADER_REQUEST_ID,
     PATH_PREFIX,
     REFUSED_EMPTY,
@@ -47,6 +48,7 @@ _DEADLINE = HEADER_DEADLINE.encode()
 _FUNCTION = HEADER_FUNCTION.encode()
 _SHAPE = HEADER_EVENT_SHAPE.encode()
 _ATTEMPT = HEADER_ATTEMPT.encode()
+_HOPS = HEADER_HOPS.encode()
 
 
 class Server:
@@ -112,7 +114,7 @@ class Server:
 
     def _call(self, exchange: Exchange) -> Call:
         now = time.time()
-        request_id, deadline, function, shape, attempt = "", 0.0, b"", "", -1
+        request_id, deadline, function, shape, attempt, hops = "", 0.0, b"", "", -1, 1
         for name, value in exchange.request.headers:
             if name == _REQUEST_ID:
                 request_id = value.decode("ascii", "replace")
@@ -124,10 +126,12 @@ class Server:
                 shape = value.decode("latin-1")
             elif name == _ATTEMPT and value.isdigit() and len(value) < 10:
                 attempt = int(value)
+            elif name == _HOPS and value.isdigit() and len(value) < 10:
+                hops = int(value)
         info = self.instance.info
         limit = now + (info.timeout_seconds if info else 0)
         deadline = min(deadline, limit) if deadline else limit
-        return Call(request_id or str(uuid4()), now, deadline, function, shape, attempt)
+        return Call(request_id or str(uuid4()), now, deadline, function, shape, attempt, hops)
 
     def _invoke(self, exchange: Exchange, call: Call) -> None:
         function = self._function

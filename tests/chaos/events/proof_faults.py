@@ -4,13 +4,16 @@ Only processes that this run has started die: pods of its embedded cluster, serv
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import chaos_pods as pods
 from chaos_bed import Embedded
 from kappa_nats import NatsCluster
+from nats.aio.client import Client
+from proof_returns import Return, stream_names, watch
 
 from kappa_api import names
 
@@ -32,18 +35,32 @@ class Struck:
 
 @dataclass
 class Field:
-    """What faults are done to. `kills`: moments at which processes died that may have had events in hand."""
+    """What faults are done to. `client`: of NATS. `kills`: moments at which processes died that may have had events in
+    hand. `returns`: when NATS was there again."""
 
     bed: Embedded
     nats: NatsCluster
     functions: tuple[str, ...]
     clock: Callable[[], float]
     random: random.Random
+    client: Client
     kills: list[float] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
 
     async def kill(self, pod: pods.Json) -> None:
         self.kills.append(self.clock())
         await self.bed.kill(pod)
+
+    @contextlib.asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """What is done to NATS within; ends when all streams have leaders again."""
+        streams = await stream_names(self.client)
+        watching = asyncio.ensure_future(watch(self.client, streams, self.clock))
+        try:
+            yield
+            self.returns.append(await watching)
+        finally:
+            watching.cancel()
 
 
 async def instance(field: Field) -> str:
@@ -73,17 +90,19 @@ async def gateway(field: Field) -> str:
 async def nats_node(field: Field) -> str:
     """One of three: the other two go on, after an election where it led."""
     server = field.random.choice(field.nats.servers)
-    await server.kill()
-    await asyncio.sleep(NODE_AWAY)
-    await server.start()
+    async with field.outage():
+        await server.kill()
+        await asyncio.sleep(NODE_AWAY)
+        await server.start()
     return f"{server.name}, away {NODE_AWAY:g} s"
 
 
 async def nats_all(field: Field) -> str:
     """All three at once, without a word: nothing is accepted until they are back."""
-    await field.nats.kill()
-    await asyncio.sleep(ALL_AWAY)
-    await field.nats.start()
+    async with field.outage():
+        await field.nats.kill()
+        await asyncio.sleep(ALL_AWAY)
+        await field.nats.start()
     return f"all {len(field.nats.servers)}, away {ALL_AWAY:g} s"
 
 

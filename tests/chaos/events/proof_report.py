@@ -8,11 +8,12 @@ from bench_report import RESULTS, finish, pyplot
 from bench_report import Row as Line
 from proof_faults import Struck
 from proof_ledger import Ledger
+from proof_returns import RESUME_SECONDS
 from proof_rules import DUPLICATES, Row, percentile
 
 COLUMNS = (
     *("source", "sent", "accepted", "succeeded", "duplicates", "sent again", "dead letters", "lost"),
-    *("failed runs", "p50 s", "p99 s"),
+    *("failed runs", "p50 s", "p99 s", "resumed s"),
 )
 Cells = Sequence[Sequence[str]]
 
@@ -47,7 +48,8 @@ def table(rows: Sequence[Row]) -> str:
     cells = [COLUMNS]
     for row in rows:
         counts = (row.sent, row.accepted, row.succeeded, row.duplicates, row.again, row.dead, row.lost, row.failures)
-        cells.append((row.source, *map(str, counts), f"{row.p50:.3f}", f"{row.p99:.2f}"))
+        latest = f"{max(row.resumed):.2f}" if row.resumed else "-"
+        cells.append((row.source, *map(str, counts), f"{row.p50:.3f}", f"{row.p99:.2f}", latest))
     return aligned(cells)
 
 
@@ -71,6 +73,7 @@ def report(outcome: Outcome, name: str) -> int:
     duplicates, dead = sum(row.duplicates for row in rows), sum(row.dead for row in rows)
     share = duplicates / max(1, accepted)
     missed = [fault for fault in outcome.faults if fault.note.startswith("DID NOT HAPPEN")]
+    resumed = [seconds for row in rows for seconds in row.resumed]
     counts = ", ".join(f"{sum(f.name == kind for f in outcome.faults)} x {kind}" for kind in _kinds(outcome.faults))
     lines = [
         Line("accepted", str(accepted)),
@@ -80,6 +83,12 @@ def report(outcome: Outcome, name: str) -> int:
         Line("left in the work stream", str(outcome.left), "0", outcome.left == 0),
         Line("sent within", f"{outcome.sent - outcome.begun:.0f} s"),
         Line("done after the last was sent", f"{outcome.drained - outcome.sent:.1f} s"),
+        Line(
+            f"resumed after NATS was back ({len(resumed)} times): slowest",
+            f"{max(resumed, default=0.0):.1f} s",
+            f"<= {RESUME_SECONDS:g} s",
+            max(resumed, default=0.0) <= RESUME_SECONDS,
+        ),
         Line("faults", counts or "none", "at least one", bool(outcome.faults)),
         Line("faults that did not happen", str(len(missed)), "0", not missed),
         Line("promises broken", str(len(broken)), "0", not broken),

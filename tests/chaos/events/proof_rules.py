@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from proof_ledger import Dead, Item, Ledger
+from proof_returns import Return, resumed
 
 #: Of what was accepted.
 DUPLICATES = 0.01
@@ -22,16 +23,19 @@ USED_UP = "retries_exhausted"
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`attempts` that an event gets. `kills`: when processes were killed that may have had events in hand."""
+    """`attempts` that an event gets. `kills`: when processes were killed that may have had events in hand; `returns`:
+    when NATS was there again."""
 
     attempts: int
     kills: Sequence[float] = ()
+    returns: Sequence[Return] = ()
     causes: Collection[str] = (USED_UP,)
 
 
 @dataclass(slots=True)
 class Row:
-    """One line of the table; seconds. `again`: duplicates of what the sender itself handed in more than once."""
+    """One line of the table; seconds. `again`: duplicates of what the sender itself handed in more than once.
+    `resumed`: how long it took to go on after NATS was there again, each time."""
 
     source: str
     sent: int
@@ -44,6 +48,7 @@ class Row:
     lost: int
     p50: float
     p99: float
+    resumed: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -87,6 +92,7 @@ def assess(source: str, ledger: Ledger, letters: Sequence[Dead], expected: Expec
         lost=sum(1 for ident, item in accepted.items() if not item.ok and ident not in died),
         p50=percentile(took, 0.5),
         p99=percentile(took, 0.99),
+        resumed=resumed(accepted.values(), expected.returns),
     )
     if row.accepted < row.sent:
         row.problems.append(f"{row.sent - row.accepted} were not taken in time")

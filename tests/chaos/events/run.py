@@ -119,8 +119,8 @@ class Proof:
                 print(f"  waiting for {waiting} events; {left} messages in the work stream", flush=True)
             await asyncio.sleep(0.5)
 
-    def outcome(self, letters: Letters, kills: Sequence[float], left: int) -> Outcome:
-        expected = Expected(RETRYING.retries + 1, kills)
+    def outcome(self, letters: Letters, faults: Field, left: int) -> Outcome:
+        expected = Expected(RETRYING.retries + 1, faults.kills, faults.returns)
         names = list(dict.fromkeys(item.source for item in self.ledger.items.values()))
         rows = [assess(name, self.ledger, letters.found, expected) for name in names]
         problems = overall(rows, self.ledger, letters.found, self.chosen)
@@ -142,12 +142,12 @@ async def run(args: argparse.Namespace) -> int:
                 first = proof.clock() + schedules.LEAD_SECONDS
                 at = schedules.times(proof.pace.firings, first, proof.pace.seconds)
                 await schedules.plan(ground.api, proof.ledger, at, FUNCTIONS[1], RETRYING)
-            faults = Field(bed, cluster, FUNCTIONS, proof.clock, draw)
+            faults = Field(bed, cluster, FUNCTIONS, proof.clock, draw, ground.nats)
             await proof.send(feeds, faults)
             await whole(cluster)
             letters = Letters(ground.nats)
             left = await proof.drain(letters)
-            outcome = proof.outcome(letters, faults.kills, left)
+            outcome = proof.outcome(letters, faults, left)
         if args.ledger is not None:
             args.ledger.write_text(proof.ledger.text(proof.begun))
         return report(outcome, f"chaos-events{'-quick' if args.quick else ''}")

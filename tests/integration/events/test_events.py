@@ -5,10 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from aiohttp import web
 from kappa_events_rig import EventsRig, MakeEvents, answers, failure
 from kappa_gateway_rig import Seen, reply
-from kappa_nats import NatsServer
 
 from kappa_api.cloudevents import CloudEvent
 
@@ -142,80 +140,3 @@ async def test_an_event_that_is_emitted_twice_is_delivered_once(make: MakeEvents
     await emit(gateway, key, event(1))
     await gateway.emptied()
     assert len(instance.seen) == 1
-
-
-# --- destinations -----------------------------------------------------------------------------------------------------
-async def test_outcomes_go_to_a_function(make: MakeEvents) -> None:
-    gateway = await make()
-    chosen = {"onSuccess": {"function": "next"}, "onFailure": {"function": "next"}, "retries": 0}
-    gateway.rig.function("hello", **{"async": chosen})
-    gateway.rig.function("next")
-    await gateway.rig.instance("hello", answers(reply(200, b'{"ok": true}'), failure("KeyError", "gone")))
-    following = await gateway.rig.instance("next")
-    for body in (b'{"n": 1}', b'{"n": 2}'):
-        await gateway.accept("hello", body)
-        await gateway.emptied()  # outcomes without a key come in any order: the second is made after the first has come
-    good, bad = (json.loads(seen.body) for seen in following.seen)
-    assert (good["type"], bad["type"]) == ("dev.kappa.invocation.succeeded", "dev.kappa.invocation.failed")
-    assert good["data"]["requestContext"]["condition"] == "Success"
-    assert (good["data"]["requestPayload"], good["data"]["responsePayload"]) == ({"n": 1}, {"ok": True})
-    context = bad["data"]["requestContext"]
-    assert (context["condition"], context["approximateInvokeCount"]) == ("RetriesExhausted", 1)
-    assert bad["data"]["responseContext"]["functionError"] == "KeyError"
-    assert bad["data"]["responsePayload"]["errorMessage"] == "gone"
-
-
-async def test_outcomes_go_to_a_subject_of_the_namespace_and_to_no_other(make: MakeEvents, nats: NatsServer) -> None:
-    gateway = await make()
-    client = await nats.connect()
-    await client.jetstream().add_stream(name="mine", subjects=["default.>", "other.>"])
-    for name, subject in (("hello", "default.done"), ("rude", "other.done")):
-        gateway.rig.function(name, **{"async": {"onSuccess": {"subject": subject}}})
-        await gateway.rig.instance(name)
-        await gateway.final((await gateway.accept(name)).id)
-    await gateway.emptied()
-    info = await client.jetstream().stream_info("mine", subjects_filter=">")
-    assert info.state.subjects == {"default.done": 1}
-    assert gateway.events.destinations.failed == {"subject": 1}
-    await client.close()
-
-
-async def test_outcomes_are_posted(make: MakeEvents) -> None:
-    gateway = await make()
-    came: list[Any] = []
-
-    async def take(request: web.Request) -> web.Response:
-        came.append(await request.json())
-        return web.Response(status=503 if len(came) == 1 else 204)
-
-    app = web.Application()
-    app.router.add_post("/hook", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    try:
-        gateway.rig.function("hello", **{"async": {"onSuccess": {"url": f"http://127.0.0.1:{port}/hook"}}})
-        await gateway.rig.instance("hello")
-        await gateway.final((await gateway.accept("hello")).id)
-        await gateway.emptied()
-    finally:
-        await runner.cleanup()
-    assert len(came) == 2
-    assert came[0] == came[1]
-    assert gateway.events.destinations.failed == {}
-
-
-async def test_nothing_is_posted_to_this_machine_unless_it_may(make: MakeEvents) -> None:
-    gateway = await make(allow_loopback=False)
-    for name, url in (
-        ("hello", "http://127.0.0.1:1/"),
-        ("named", "http://localhost:1/"),
-        ("meta", "http://169.254.169.254/"),
-    ):
-        gateway.rig.function(name, **{"async": {"onSuccess": {"url": url}}})
-        await gateway.rig.instance(name)
-        await gateway.final((await gateway.accept(name)).id)
-    await gateway.emptied()
-    assert gateway.events.destinations.failed == {"url": 3}

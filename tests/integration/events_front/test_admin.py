@@ -12,10 +12,12 @@ from aiohttp import web
 from kappa_events_rig import answers, failure
 from kappa_gateway_rig import reply
 
+from kappa_api.delivery import Delivery
 from kappa_api.tokens import internal_token
 from kappa_api.trigger_report import GatewayReport
 from kappa_gateway import dead
 from kappa_gateway.admin import make_admin
+from kappa_gateway.events.delivery.target import Target
 
 FAILING = {"async": {"retries": 0}}
 
@@ -176,6 +178,34 @@ async def test_the_command(front: Any, admin: Admin, capsys: pytest.CaptureFixtu
     assert "run it inside a gateway's pod" in capsys.readouterr().err
     assert dead.main(["list"], {"KAPPA_PLATFORM_SECRET": "x", "KAPPA_ADMIN_PORT": "1"}) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+async def test_outcomes_that_nobody_took(front: Any, admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    """A closed port of this machine is where the outcomes go; what is told of the URL is its host alone."""
+    front.gateway.events.targets._outcomes = Target("", Delivery(retries=0))
+    front.function("teller", **{"async": {"onSuccess": {"url": "http://127.0.0.1:1/secret-word"}}})
+    await front.instance("teller")
+    answer = await front.get("/async/default/teller/", method="POST", body=b"{}")
+    await front.get(answer.headers["location"], "prefer: wait=20")
+
+    async def listed() -> Any:
+        return (await admin.ask("GET", "/v1/dead?kind=outcome&namespace=default&name=teller"))[1]["letters"]
+
+    async with asyncio.timeout(20):
+        while not (letters := await listed()):
+            await asyncio.sleep(0.01)
+    (letter,) = letters
+    assert (letter["cause"], letter["destination"], letter["attempts"]) == ("destination_failed", "127.0.0.1:1", 1)
+    assert await admin.command("list", "--kind", "outcome", "--name", "teller", "--namespace", "default") == 0
+    told = capsys.readouterr().out
+    assert "outcome  default/teller  destination_failed" in told
+    assert await admin.command("show", str(letter["seq"])) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(json.loads(shown)["body"])["type"] == "dev.kappa.invocation.succeeded"
+    assert "secret-word" not in told + shown
+    answered = await admin.ask("DELETE", "/v1/dead?all=true&kind=outcome&namespace=default&name=teller")
+    assert answered == (200, {"purged": 1})
+    assert await listed() == []
 
 
 async def test_the_report(front: Any, admin: Admin) -> None:

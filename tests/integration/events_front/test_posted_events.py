@@ -1,6 +1,7 @@
 """`/events/` and `/hooks/`: who may post what, and that it arrives at the Trigger's function."""
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -171,9 +172,11 @@ async def test_failed_credentials_are_limited(make_front: Any) -> None:
         (BATCHED, json.dumps([EVENT, {**EVENT, "id": ""}]).encode(), 400, "event 1: id"),
         ("content-type: application/json", b"{}", 400, "no CloudEvent"),
         ("content-type: application/cloudevents+avro", b"", 415, "JSON format"),
-        (STRUCTURED, json.dumps({**EVENT, "data": "x" * 1_000_000}).encode(), 413, "event 0 is larger"),
-        ("content-type: text/plain", b"\1" * 200_000, 413, "event 0 is larger"),
-        (STRUCTURED, b" " * 5_000_000, 413, "larger than"),
+        (STRUCTURED, json.dumps({**EVENT, "subject": "x" * 1_100_000}).encode(), 413, "no message of this size"),
+        (STRUCTURED, json.dumps({**EVENT, "data": [0] * 500_001}).encode(), 413, "at most 500000 values"),
+        (STRUCTURED, b"{" * 1_100_000, 413, "at most 500000 values"),
+        (STRUCTURED, b'{"data": "' + b"x" * 1_100_000, 400, "not JSON"),
+        (STRUCTURED, b" " * (33 * 1024 * 1024), 413, "larger than"),
     ],
 )
 async def test_bad_events_refuse_the_whole(front: Any, kind: str, body: bytes, status: int, says: str) -> None:
@@ -226,6 +229,29 @@ async def test_hooks_that_are_none(front: Any) -> None:
     trigger(front, "big", "big", HOOK)
     for path in ("/hooks/", "/hooks/default", "/hooks/default/", "/hooks/default/nobody", "/hooks/default/posted"):
         assert (await front.get(path, method="POST")).status == 404, path
-    answer = await front.get("/hooks/default/big", method="POST", body=b"x" * (1024 * 1024 + 1))
+    answer = await front.get("/hooks/default/big", method="POST", body=b"x" * (32 * 1024 * 1024 + 1))
     assert answer.error["code"] == "body_too_large"
     assert front.gateway.bodies.budget.used == 0
+
+
+async def test_sns_is_challenged_and_its_subscription_told_of(front: Any) -> None:
+    trigger(front, "topic", "topic", {"s3": {"secretRef": {"name": "store"}}})
+    source_secret(front, "store", token="t")
+    url = "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=1"
+    arn = "arn:aws:sns:eu-central-1:123456789012:photos"
+    asked = {"Type": "SubscriptionConfirmation", "TopicArn": arn, "Message": "You have", "SubscribeURL": url}
+    kind = "x-amz-sns-message-type: SubscriptionConfirmation"
+
+    async def say(message: Any, *lines: str) -> Any:
+        return await front.get("/hooks/default/topic", kind, *lines, method="POST", body=json.dumps(message).encode())
+
+    answer = await say(asked)
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Basic realm="kappa"')
+    counts = front.gateway.events.host.triggers.counts("default/topic")
+    assert counts.message == ""
+    basic = f"Authorization: Basic {base64.b64encode(b'kappa:t').decode()}"
+    assert (await say(asked, basic)).status == 200
+    assert counts.message == f"the SNS topic {arn} waits for its subscription to be confirmed: open {url}"
+    test_message = json.dumps({"Event": "s3:TestEvent"})
+    assert (await say({"Type": "Notification", "TopicArn": arn, "Message": test_message}, basic)).status == 200
+    assert counts.message == ""

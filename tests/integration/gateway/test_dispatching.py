@@ -287,7 +287,7 @@ async def test_deadline_while_in_service(rig: Any) -> None:
     await rig.settled()
     forever.set()
     await upstream.left.wait()
-    assert rig.gateway.pools.counts() == (0, 0)
+    await rig.until(lambda: rig.gateway.pools.counts() == (0, 0))  # it was also asked whether it lives
     # the caller's connection is still good
     upstream.behave = (await rig.instance()).behave
     assert (await caller.ask(get())).status == 200

@@ -12,7 +12,7 @@ from kappa_source_world import MemorySink, World, a_trigger, running
 
 from kappa_api.sources.postgres import OPERATIONS, Postgres
 from kappa_gateway.events.source import SourceError
-from kappa_gateway.events.sources import postgres, postgres_stream
+from kappa_gateway.events.sources import postgres, postgres_stream, sizes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 _numbers = itertools.count(1)
@@ -100,7 +100,10 @@ async def test_a_large_unchanged_value_is_named_and_not_invented(database: Postg
     assert data["unchanged"] == ["big"]
 
 
-async def test_a_row_that_no_message_could_hold(database: PostgresServer, world: World) -> None:
+async def test_a_row_that_is_larger_than_an_event_may_be(
+    database: PostgresServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "MAX_DATA_BYTES", 2_000_000)
     table = world.trigger.name
     async with running(source_of(world), world.sink):
         await database.execute(f"INSERT INTO {table} VALUES (1, repeat('x', 3000000), 1)")

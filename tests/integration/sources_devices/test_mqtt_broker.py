@@ -143,7 +143,7 @@ async def test_a_message_that_no_gateway_should_hold_ends_the_source_and_says_so
         async with running(source(world), world.sink) as task:
             await put(broker, "a", b"x" * 2_000_000)
             await world.sink.until_unique(1)
-            await put(broker, "a", b"x" * 9_000_000)
+            await put(broker, "a", b"x" * 34_000_000)
             await asyncio.wait({task}, timeout=30)
             assert task.done()
             assert "more than Kappa takes" in str(task.exception())

@@ -101,6 +101,24 @@ def test_fields(path: str, spec: Json) -> None:
     assert known_fields(parse_trigger, a_trigger(spec), path) == set(at(SCHEMA, path)["properties"])
 
 
+@pytest.mark.parametrize("kind", ["event", "s3", "webhook"])
+def test_limits_of_what_is_posted(kind: str) -> None:
+    path = f"spec.source.{kind}.limits"
+    assert known_fields(parse_trigger, a_trigger(source(kind, limits={})), path) == {"rate", "callerRate"}
+    assert set(at(SCHEMA, path)["properties"]) == {"rate", "callerRate"}
+    for name in ("rate", "callerRate"):
+        schema = at(SCHEMA, f"{path}.{name}")
+        resource = a_trigger(source(kind, limits={name: {"requests": 1}}))
+        assert known_fields(parse_trigger, resource, f"{path}.{name}") == set(schema["properties"])
+        assert parse_trigger(fill(resource, SCHEMA)) == parse_trigger(resource)
+        assert verdicts(a_trigger(source(kind, limits={name: {"perSeconds": 5}}))) == (False, False)
+        for field, bounds in schema["properties"].items():
+            low, high = bounds["minimum"], bounds["maximum"]
+            for value, good in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+                wanted = {"requests": 1, field: value}
+                assert verdicts(a_trigger(source(kind, limits={name: wanted}))) == (good, good), (field, value)
+
+
 def test_every_kind_of_source_is_a_field() -> None:
     with pytest.raises(SpecError) as caught:
         parse_trigger(a_trigger(base(source={"nothing": {}})))

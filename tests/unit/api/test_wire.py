@@ -26,6 +26,7 @@ MESSAGES: list[Any] = [
     Stats("gw-1", "e", 1.5, {"shop/hello": FunctionStats(arrivals=9, moments=2)}),
     Stats("gw-1", "e", 9.5, {}, {}, {}),
     Stats("gw-1", "e", 9.5, {}, {}, {"shop/pod": 3}, 8.5),
+    Stats("gw-1", "e", 9.5, {}, {}, {}, hung=("shop/pod", "shop/pod2")),
 ]
 
 

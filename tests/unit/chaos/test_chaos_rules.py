@@ -49,6 +49,7 @@ def record(at: float, verdict: str = "ok", slow: float = 0.01, **fields: Any) ->
 
 SPAN = Span("event", True, calm=0.0, begun=10.0, lifted=20.0, end=35.0)
 HARD = replace(SPAN, graceful=False)
+HUNG = replace(HARD, hangs=True)
 
 
 def steady(slow: float = 0.01) -> list[Record]:
@@ -72,6 +73,18 @@ def test_nothing_may_fail_gracefully() -> None:
 
 def test_what_could_be_repeated_may_never_fail() -> None:
     assert problems(HARD, record(15, "attributed", repeatable=True)) == ["1 failed that could have been repeated"]
+
+
+def test_what_hung_until_its_deadline_could_not_be_repeated() -> None:
+    late = record(15, "attributed", why="504 deadline: the function did not answer", repeatable=True)
+    assert problems(HUNG, late) == []
+    assert problems(HARD, late) == ["1 failed that could have been repeated"]
+    other = replace(late, why="502 instance_died: the instance ended the connection")
+    assert problems(HUNG, other) == ["1 failed that could have been repeated"]
+    assert problems(HUNG, replace(late, verdict="lost")) == [
+        "1 lost without attribution",
+        "1 failed that could have been repeated",
+    ]
 
 
 def test_lost_is_never_allowed() -> None:

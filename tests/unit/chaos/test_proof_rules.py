@@ -2,6 +2,7 @@
 
 import pytest
 from proof_ledger import Dead, Ledger, identity
+from proof_returns import Return, resumed
 from proof_rules import DUPLICATES, ENOUGH, Expected, assess, overall
 
 THREE = Expected(attempts=3)
@@ -121,3 +122,16 @@ def test_strangers_and_sources_that_were_left_out() -> None:
         "1 dead letters of nobody's",
         "nothing was sent to mqtt",
     ]
+
+
+def test_how_soon_a_source_goes_on_after_nats_is_back() -> None:
+    ledger = Ledger()
+    # (accepted, first success): before the fault, in it and in hand of a gateway, in it, after it
+    for number, (taken, done) in enumerate([(9.0, 21.0), (11.0, 12.0), (12.0, 23.5), (24.0, 24.5)]):
+        ledger.send(identity("kv", number), taken)
+        ledger.accept(identity("kv", number), taken)
+        ledger.run(identity("kv", number), True, done)
+    items = ledger.items.values()
+    assert resumed(items, [Return(10.0, 20.0)]) == [3.5]
+    assert resumed(items, [Return(10.0, 24.2), Return(40.0, 41.0)]) == [pytest.approx(0.3)]
+    assert assess("kv", ledger, [], Expected(3, returns=[Return(10.0, 20.0)])).resumed == [3.5]

@@ -16,6 +16,7 @@ class Call:
 
     name: str = ""
     deadline: float = 1e9
+    expired: bool = False
     place: str = states.NEW
     order: int = 0
     since: float = 0.0

@@ -13,7 +13,8 @@ from kappa_gateway_world import FAILED, OK, Exchange, GatewayWorld, Host, Sent, 
 from kappa_profiles import tries
 
 from kappa_gateway.deadlines import SLOT_SECONDS
-from kappa_gateway.states import IN_SERVICE, OVER, WAITING
+from kappa_gateway.retry import MOST_LOST
+from kappa_gateway.states import DOUBTED, HUNG, IN_SERVICE, OVER, WAITING
 
 TIMEOUT = 2
 LARGE = 200_000
@@ -48,6 +49,7 @@ class GatewayMachine(RuleBasedStateMachine):
         for request in self.live():
             if request.function == function:
                 request.excuses.add(what)
+                request.losses += what == "lost"
 
     # --- callers ------------------------------------------------------------------------------------------------------
     @rule(function=st.sampled_from(FUNCTIONS), method=st.sampled_from(["GET", "GET", "POST"]))
@@ -133,6 +135,7 @@ class GatewayMachine(RuleBasedStateMachine):
             self.excuse(host.function, "unreachable")
             self.world.remove(host)
         else:
+            self.excuse(host.function, "lost")  # if it is hung, the gateway ends what is there
             self.world.show(host, "draining")
 
     @precondition(lambda self: self.world.hosts)
@@ -144,6 +147,19 @@ class GatewayMachine(RuleBasedStateMachine):
             self.world.loop.hosts[host.address] = host.connect
         host.die()
         self.world.loop.settle()
+
+    @precondition(lambda self: self.world.hosts)
+    @rule(number=st.integers(0, 50))
+    def pod_hangs_or_goes_on(self, number: int) -> None:
+        host = self.pick(list(self.world.hosts.values()), number)
+        host.hung = not host.hung
+
+    @precondition(lambda self: self.world.hosts)
+    @rule(number=st.integers(0, 50))
+    def pod_takes_no_connections_or_does_again(self, number: int) -> None:
+        """Its node is lost, or its queue of connections is full."""
+        address = self.pick(list(self.world.hosts.values()), number).address
+        self.world.loop.silent ^= {address}
 
     @precondition(lambda self: self.world.hosts)
     @rule(number=st.integers(0, 50), holds=st.sampled_from(FUNCTIONS))
@@ -192,7 +208,7 @@ class GatewayMachine(RuleBasedStateMachine):
     def no_instance_has_too_many(self) -> None:
         self.world.look()
         for host in self.world.hosts.values():
-            assert len(host.pending) <= host.concurrency or host.lowered, host.name
+            assert len(host.pending) <= host.concurrency or host.lowered or host.hung, host.name
 
     @invariant()
     def slots_are_counted(self) -> None:
@@ -240,7 +256,7 @@ class GatewayMachine(RuleBasedStateMachine):
         allowed = REASONS.get(request.code)
         assert allowed is not None, f"{request.status} {request.code} after {now - request.arrived:.3f} s"
         if request.code == "instance_died":
-            assert request.method == "POST", "a GET may be sent again"
+            assert request.method == "POST" or request.losses > MOST_LOST, "a GET may be sent again"
         if request.code == "no_capacity":
             assert "large" in request.excuses, "it could have been sent again"
         if request.code != "not_found":
@@ -260,7 +276,13 @@ class GatewayMachine(RuleBasedStateMachine):
     def recover(self, world: GatewayWorld) -> None:
         for request in self.unfinished:
             world.finish(request)
-        world.loop.pass_(TIMEOUT + 1.0)
+        world.loop.silent.clear()
+        for host in world.hosts.values():
+            host.hung = False
+            world.loop.hosts[host.address] = host.connect
+        for _ in range(4):
+            world.loop.pass_((TIMEOUT + 1.0) / 4)
+            world.look()
         self.everybody_is_answered_in_time()
         for function in sorted(set(FUNCTIONS)):
             self.apply(function)
@@ -275,6 +297,7 @@ class GatewayMachine(RuleBasedStateMachine):
         assert world.calls() == []
         for state in world.gateway.catalog.functions.values():
             assert (state.queue.in_service, state.queue.waiting) == (0, 0)
+            assert not any(instance.state in (DOUBTED, HUNG) for instance in state.queue.instances.values())
         assert all(not instance.in_service for instance in world.known())
 
 

@@ -18,7 +18,14 @@ from kappa_gateway.metrics import Counters
 from kappa_gateway.retry import Outcome, backoff, may_repeat
 from kappa_gateway.websocket import FrameBorder
 
-NOTHING_RAN = [Outcome.UNREACHABLE, Outcome.BUSY, Outcome.DRAINING, Outcome.EMPTY, Outcome.MISDIRECTED]
+NOTHING_RAN = [
+    Outcome.UNREACHABLE,
+    Outcome.UNTAKEN,
+    Outcome.BUSY,
+    Outcome.DRAINING,
+    Outcome.EMPTY,
+    Outcome.MISDIRECTED,
+]
 
 
 # (outcome, idempotent, resendable, replied) -> repeat

@@ -26,7 +26,7 @@ from kappa_gateway import retry
 from kappa_gateway.deadlines import SLOT_SECONDS, Deadlines
 from kappa_gateway.dispatch import Instance, Queue
 from kappa_gateway.retry import Outcome
-from kappa_gateway.states import DRAINING, IN_SERVICE, NEW, OVER, RESTING, SERVING, WAITING
+from kappa_gateway.states import DOUBTED, DRAINING, HUNG, IN_SERVICE, NEW, OVER, RESTING, SERVING, WAITING
 
 
 @dataclass(eq=False)
@@ -63,7 +63,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.queue = Queue("default/hello")
+        self.queue = Queue("default/hello", self.doubts)
+        self.asked: set[Instance] = set()
         self.deadlines = Deadlines()
         self.now = 0.0
         self.alive: list[Call] = []
@@ -73,6 +74,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.counter = itertools.count(1)
         self.timers: list[tuple[float, int, Instance, int]] = []
         self.alone: dict[Instance, float] = {}  # until when it is left alone
+
+    def doubts(self, queue: Queue, instance: Instance) -> None:
+        assert instance.state is DOUBTED
+        self.asked.add(instance)
 
     def end(self, call: Call) -> None:
         self.queue.leave(call, self.now)
@@ -154,6 +159,22 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = end
         self.deadlines.tick(end)
 
+    # --- whether they live --------------------------------------------------------------------------------------------
+    @precondition(lambda self: self.asked)
+    @rule(number=st.integers(0, 50), lives=st.booleans())
+    def a_question_ends(self, number: int, lives: bool) -> None:
+        instance = sorted(self.asked, key=lambda instance: instance.key)[number % len(self.asked)]
+        before = instance.state
+        if lives:
+            self.queue.heard(instance, self.now)
+            self.alone.pop(instance, None)
+            assert instance.state not in (DOUBTED, HUNG)
+        else:
+            self.queue.silent(instance)
+            assert instance.state is (HUNG if before is DOUBTED else before)
+        if instance.state not in (DOUBTED, HUNG):
+            self.asked.remove(instance)
+
     # --- pods ---------------------------------------------------------------------------------------------------------
     @rule(target=pods, concurrency=st.integers(1, 3), draining=st.booleans())
     def pod_appears(self, concurrency: int, draining: bool) -> Instance:
@@ -227,6 +248,8 @@ class QueueMachine(RuleBasedStateMachine):
                 assert self.alone.get(instance, 0.0) <= self.now, "not left alone for its whole back-off"
             if instance.in_service > instance.concurrency:  # its concurrency was lowered meanwhile
                 assert instance.free == 0
+            if instance.state in (DOUBTED, HUNG):
+                assert instance in self.asked, "doubted, and nobody asks it"
             if instance.state is RESTING:
                 assert any(i is instance and rest == instance.rests for _, _, i, rest in self.timers), "for ever"
 
@@ -238,6 +261,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.alive == []
         assert (self.queue.in_service, self.queue.waiting, len(self.deadlines)) == (0, 0, 0)
         for instance in self.queue.instances.values():
+            if instance.state in (DOUBTED, HUNG):
+                self.queue.heard(instance, self.now)
             assert instance.state in (SERVING, DRAINING)
 
 

@@ -17,6 +17,7 @@ class Call:
     """An invocation that waits for nothing."""
 
     deadline: float = 1e9
+    expired: bool = False
     place: str = states.NEW
     order: int = 0
     since: float = 0.0

@@ -181,6 +181,7 @@ class OperatorMachine(RuleBasedStateMachine):
     async def recover(self) -> None:
         cluster = self.cluster
         cluster.api_fault = cluster.pod_fault = ""
+        cluster.doubted = False
         for replica in cluster.replicas[:-1]:
             replica.resume()
         cluster.leader.resume()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kappa_operator.observed import Pod
-from kappa_operator.plan import Action, Claim, Delete, Drain, Promote, Situation, Specialize, Verify, plan
+from kappa_operator.plan import Action, Claim, Delete, Drain, Promote, Question, Situation, Specialize, Verify, plan
 
 NOW = 1000.0
 
@@ -186,6 +186,34 @@ ROWS: dict[str, tuple[Situation, list[Action]]] = {
     "the old one is raised while the new one has failed": (
         situation(target="", active="old", wanted=2),
         [Claim("old", False)] * 2,
+    ),
+    # --- hung instances ---
+    "one that is silent to a gateway": (situation(pod("a"), hung=frozenset({"ns/a"})), [Question("ns/a")]),
+    "not while it is being asked": (situation(pod("a"), hung=frozenset({"ns/a"}), busy=frozenset({"ns/a"})), []),
+    "before it is verified": (
+        situation(pod("a"), hung=frozenset({"ns/a"}), verified=frozenset()),
+        [Question("ns/a"), Verify("ns/a", "new")],
+    ),
+    "one that drains has its time": (
+        situation(pod("a", state="draining"), wanted=0, hung=frozenset({"ns/a"})),
+        [Drain("ns/a", "was told to drain")],
+    ),
+    "one that has to go is drained": (
+        situation(pod("a"), wanted=0, hung=frozenset({"ns/a"})),
+        [Drain("ns/a", SURPLUS)],
+    ),
+    "idle, and not Ready for a while": (
+        situation(pod("a", ready=False, unready_since=NOW - 6), in_service={"ns/a": 0}),
+        [Question("ns/a")],
+    ),
+    "not Ready, but at work": (
+        situation(pod("a", ready=False, unready_since=NOW - 6), in_service={"ns/a": 1}),
+        [],
+    ),
+    "not Ready, and perhaps at work": (situation(pod("a", ready=False, unready_since=NOW - 6)), []),
+    "idle, and not Ready yet": (
+        situation(pod("a", ready=False, unready_since=NOW - 4), in_service={"ns/a": 0}),
+        [],
     ),
     # --- after a restart of the operator ---
     "a serving pod is verified once": (

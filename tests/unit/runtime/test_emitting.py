@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
@@ -16,8 +17,8 @@ class Gateway:
     def __init__(self):
         self.events, self.calls, self.error = [], [], None
 
-    def __call__(self, body, request_id, seconds):
-        self.calls.append((request_id, seconds))
+    def __call__(self, body, headers, seconds):
+        self.calls.append((headers, seconds))
         if self.error is not None:
             raise self.error
         self.events.append(json.loads(body))
@@ -112,7 +113,7 @@ def test_the_deadline_bounds_the_wait(gateway, monkeypatch):
     for deadline, expected in ((1003.0, 3.0), (1060.0, 10.0), (0.0, 10.0)):
         emitting.current.set(Origin("r-1", deadline))
         emit("a")
-        assert gateway.calls[-1] == ("r-1", expected)
+        assert gateway.calls[-1] == ({"X-Request-Id": "r-1", "kappa-hops": "1"}, expected)
 
 
 def test_a_refusal_is_raised(gateway):
@@ -137,3 +138,22 @@ async def test_sending_begins_with_the_call(gateway):
     task = emit("a")
     await asyncio.wait([task])
     assert len(gateway.events) == 1
+
+
+# --- hops -------------------------------------------------------------------------------------------------------------
+def test_what_is_emitted_is_one_hop_farther(gateway):
+    emitting.current.set(Origin("r-1", 0.0, hops=5))
+    emit("a")
+    emitting.current.set(None)
+    emit("a")
+    assert [headers.get("kappa-hops") for headers, _ in gateway.calls] == ["5", "1"]
+
+
+def test_a_thread_of_the_handler_knows_it_by_the_context(gateway):
+    context = Context(FunctionInfo("default", "orders", "r"), "r-1", 0)
+    context.hops = 4
+    thread = threading.Thread(target=context.emit, args=("a",))  # with an empty context of its own
+    thread.start()
+    thread.join()
+    assert gateway.calls[0][0] == {"X-Request-Id": "r-1", "kappa-hops": "5"} == context.onward_headers
+    assert emitting.current.get() is None

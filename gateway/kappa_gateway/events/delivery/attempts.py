@@ -15,6 +15,8 @@ FUNCTION_DELETED: Final = "function_deleted"
 TRIGGER_DELETED: Final = "trigger_deleted"
 MALFORMED: Final = "malformed"
 BODY_LOST: Final = "body_lost"
+LOOP: Final = "loop"
+DESTINATION_FAILED: Final = "destination_failed"
 
 #: How long a function may be away before its work gives up: it is deleted and applied again by many tools.
 GRACE_SECONDS: Final = 60.0

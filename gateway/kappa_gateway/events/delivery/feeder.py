@@ -17,8 +17,9 @@ from kappa_gateway.events.delivery.item import Item, Shop, firmly
 from kappa_gateway.events.delivery.job import DRAIN, SUSPEND, Job
 from kappa_gateway.events.delivery.pull import ACK, Delivery, Pulls
 from kappa_gateway.events.delivery.target import Target
+from kappa_gateway.events.outcomes.sending import Sending
 from kappa_gateway.events.streams import WORK
-from kappa_gateway.events.work import ASYNC, Lane, Work, accepted_ms
+from kappa_gateway.events.work import ASYNC, OUTCOME, Lane, Work, accepted_ms
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ GATHER_SECONDS: Final = 0.01
 #: How often a suspended lane is searched for what has become too old, and how much is fetched at once then.
 REAP_SECONDS: Final = 10.0
 REAP_MESSAGES: Final = 64
+#: Bytes of messages that a lane has in hand, and all lanes together, before it asks for no more than it needs to go on.
+LANE_BYTES: Final = 16 * 1024 * 1024
+ALL_BYTES: Final = 64 * 1024 * 1024
+#: A batch that has so many bytes, with what of its events stands in the bucket, waits for no more. As Lambda has it.
+BATCH_BYTES: Final = 6 * 1024 * 1024
 
 
 class Feeder:
@@ -44,8 +50,12 @@ class Feeder:
         self._closing = self._suspended = False
         self._jobs: dict[Job, asyncio.Task[None]] = {}
         self._mine = 0  # items in hand
+        self._most = 0  # how many there should be; 0: not known, or as many as their bytes allow
+        self._used = False  # something came since the last look
+        self._held = 0  # bytes of their messages
         self._burials: set[asyncio.Task[None]] = set()
         self._gathered: list[Item] = []
+        self._gathered_bytes = 0
         self._gather_timer: asyncio.TimerHandle | None = None
         self._missing_since = 0.0
         self._next_reap = 0.0
@@ -53,6 +63,15 @@ class Feeder:
     def poke(self) -> None:
         """There may be something to do."""
         self._news.set()
+
+    def nudge(self) -> None:
+        """There is more work, or room for more. It is looked at only where more would be asked for now: each look costs
+        a twentieth of a delivery, and three belong to each."""
+        if self._suspended:
+            return  # whether it still is, is looked at once a second
+        left = self._pull.left
+        if not left or not self._most or (self._most - self._mine - left) * 4 >= self._most:
+            self._news.set()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -66,7 +85,8 @@ class Feeder:
                         await self._feed(target)
                     except UnavailableError:
                         log.debug("%s: NATS is away", self.lane.subject)
-                if self._mine or self.backlog:
+                if self._mine or self.backlog or self._used:
+                    self._used = False
                     quiet_since = loop.time()
                 elif loop.time() - quiet_since > QUIET_SECONDS:
                     return
@@ -111,9 +131,13 @@ class Feeder:
             return
         self._suspended = False
         await self._pull.ensure()
-        most = target.in_hand
+        self._most = most = target.in_hand
         asked = self._pull.asked
         wanted = most - self._mine - asked
+        if self._held >= LANE_BYTES or self._shop.held >= ALL_BYTES:
+            wanted = 0 if self._mine or asked else 1
+            most = wanted
+            self._most = 0
         if wanted > 0 and (not asked or wanted * 4 >= most):
             await self._pull.ask(wanted)
 
@@ -154,15 +178,22 @@ class Feeder:
             return
         item = items[delivery.seq] = Item(self._shop, self.lane, delivery, work)
         self._mine += 1
-        self.poke()  # more may be asked for
-        target = self._shop.targets.of(self.lane)
+        self._used = True
+        self._held += len(delivery.data)
+        self._shop.held += len(delivery.data)
+        self.nudge()
+        target = self._shop.targets.of(self.lane) if self.lane.kind != ASYNC else None
         size = target.batch.size if target is not None else 1
-        if size == 1 or self.lane.kind == ASYNC:
+        if size == 1:
             self._begin([item])
             return
         assert target is not None
+        weight = len(delivery.data) + (work.data.inline if work.data is not None else 0)
+        if self._gathered_bytes + weight > BATCH_BYTES:
+            self._flush()
         self._gathered.append(item)
-        if len(self._gathered) >= size:
+        self._gathered_bytes += weight
+        if len(self._gathered) >= size or self._gathered_bytes >= BATCH_BYTES:
             self._flush()
         elif self._gather_timer is None:
             window = max(GATHER_SECONDS, float(target.batch.window_seconds))
@@ -172,12 +203,13 @@ class Feeder:
         if self._gather_timer is not None:
             self._gather_timer.cancel()
             self._gather_timer = None
-        items, self._gathered = self._gathered, []
+        items, self._gathered, self._gathered_bytes = self._gathered, [], 0
         if items:
             self._begin(items)
 
     def _begin(self, items: list[Item]) -> None:
-        job = Job(self._shop, self.lane, items, self._missing_since)
+        made = Sending if self.lane.kind == OUTCOME else Job
+        job = made(self._shop, self.lane, items, self._missing_since)
         task = asyncio.get_running_loop().create_task(job.run(self._pull.created))
         self._jobs[job] = task
         task.add_done_callback(lambda done: self._finished(job, items, done))
@@ -185,12 +217,15 @@ class Feeder:
     def _finished(self, job: Job, items: list[Item], task: "asyncio.Task[None]") -> None:
         del self._jobs[job]
         self._mine -= len(items)
+        held = sum(len(item.delivery.data) for item in items)
+        self._held -= held
+        self._shop.held -= held
         for item in items:
             if not item.over:  # a bug, or it was abandoned: JetStream gives it out again
                 self._shop.items.pop(item.delivery.seq, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a bug while delivering %s", self.lane.subject, exc_info=error)
-        self.poke()
+        self.nudge()
 
     async def _bury(self, delivery: Delivery) -> None:
         """Whoever may publish to the work stream wrote something else into it."""

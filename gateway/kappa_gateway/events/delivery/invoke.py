@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 #: Of an answer; what is longer is cut off. A record must fit into one message.
 MOST_ANSWER: Final = 512 * 1024
 _ERROR: Final = names.HEADER_ERROR
+_ERROR_LINE: Final = f"\r\n{_ERROR}:".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,16 @@ class Sink:
     def __init__(self, task: "asyncio.Task[None] | None", host: bytes) -> None:
         self.task = task
         self.forwarded_host = host  # as if the lines for it were known: the work's own lines have them
-        self.transport = self
         self.broken = False
         self._pieces: list[bytes] = []
         self._kept = 0
         self.truncated = False
+
+    @property
+    def transport(self) -> "Sink":
+        """No attribute: a cycle would keep each invocation, with its task, until the garbage collector stops the
+        gateway for some milliseconds to find thousands of them."""
+        return self
 
     def send(self, data: bytes) -> None:
         room = MOST_ANSWER - self._kept
@@ -81,7 +87,7 @@ class Sink:
             return Outcome(code="instance_died", message=message, seconds=seconds)
         head, _, body = b"".join(self._pieces).partition(b"\r\n\r\n")
         lines = tuple(line for line in head.decode("latin-1").split("\r\n")[1:] if line)
-        error = next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(_ERROR + ":")), "")
+        error = header(lines, _ERROR) if _ERROR_LINE in head.lower() else ""
         return Outcome(status, lines, body, error=error, truncated=self.truncated, seconds=seconds)
 
 
@@ -113,10 +119,11 @@ class PatientCall(Call):
 
 
 class Invocation:
-    """One attempt. `withdraw` ends it while it waits; `running`: an instance has it, or may have it."""
+    """One attempt. `extra`: more header lines. `withdraw` ends it while it waits; `running`: an instance has it, or may
+    have it."""
 
-    def __init__(self, gateway: "Gateway", function: str, outgoing: Outgoing) -> None:
-        self._gateway, self._function, self._outgoing = gateway, function, outgoing
+    def __init__(self, gateway: "Gateway", function: str, outgoing: Outgoing, extra: bytes = b"") -> None:
+        self._gateway, self._function, self._outgoing, self._extra = gateway, function, outgoing, extra
         self._call: PatientCall | None = None
         self._started = False
 
@@ -170,7 +177,7 @@ class Invocation:
         sink = Sink(asyncio.current_task(), request.host)
         request_id = (outgoing.request_id or "").encode() or self._gateway.new_request_id()
         call = PatientCall(sink, request, request_id, self._gateway)
-        call.path = outgoing.path
+        call.path, call.extra = outgoing.path, self._extra
         call.body = outgoing.stored if outgoing.stored is not None else _held(outgoing.body)
         self._call = call
         return call

@@ -10,8 +10,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+from kappa_gateway import hops
 from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import Bus, TooLargeError, UnavailableError
 from kappa_gateway.events.dead import Dead, Death
@@ -53,7 +55,7 @@ SAY_MS: Final = 60_000
 @dataclass(slots=True, eq=False)
 class Shop:
     """What the delivery works with. `items`: what is in hand, by its sequence in the stream. `acks`: None: each is said
-    once."""
+    once. `held`: bytes of the messages in hand."""
 
     gateway: "Gateway"
     bus: Bus
@@ -67,6 +69,7 @@ class Shop:
     wall: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
     acks: Acks | None = None
+    held: int = 0
 
     def now_ms(self) -> int:
         return int(self.wall() * 1000)
@@ -114,7 +117,7 @@ class Item:
         if record is None:
             return
         if record.final:
-            await self._acknowledge()
+            await self._acknowledge(done=record.state in (SUCCEEDED, CANCELLED))
             return
         self.attempts = record.attempts
         wait = (record.due - self.shop.now_ms()) / 1000
@@ -128,27 +131,23 @@ class Item:
     # --- ends ---------------------------------------------------------------------------------------------------------
     async def succeed(self, target: Target, outcome: Outcome) -> None:
         delivery = target.delivery
+        if delivery.on_success is not None:  # before the record: with that, nobody would tell it any more
+            await self._tell(target, Ended("Success", self.attempts + 1, outcome))
         if self.lane.kind == ASYNC:
-            record = self._record(target, SUCCEEDED)
             if delivery.result_seconds:
-                await self._write(replace(record, result=result_of(outcome)))
+                await self._write(self._record(target, SUCCEEDED, result_of(outcome)))
             elif self.attempts:
                 await firmly(lambda: self.shop.results.forget(self.key))
-        if delivery.on_success is not None:
-            await self._tell(target, Ended("Success", self.attempts + 1, outcome))
         self.shop.ledger.of(self.lane).succeeded += 1
-        await self._acknowledge(recorded=self.lane.kind == ASYNC and delivery.result_seconds > 0)
-        if self.work.stored:
-            await self.shop.bodies.drop(self.work.stored)
+        await self._acknowledge(recorded=self.lane.kind == ASYNC and delivery.result_seconds > 0, done=True)
 
-    async def fail(self, target: Target, outcome: Outcome, *, hopeless: str = "") -> None:
-        """An attempt was spent: again after a pause, or never. `hopeless`: never, for this cause."""
+    async def fail(self, target: Target, outcome: Outcome, *, step: attempts.Step | None = None) -> None:
+        """An attempt was spent: again after a pause, or never. `step`: what follows, if it is known already."""
         shop, now = self.shop, self.shop.now_ms()
         self.attempts += 1
         shop.ledger.of(self.lane).failed += 1
-        step = attempts.after_failure(target.delivery, self.attempts, self.work.accepted_ms, now, shop.draw())
-        if hopeless:
-            step = attempts.Step(cause=hopeless)
+        if step is None:
+            step = attempts.after_failure(target.delivery, self.attempts, self.work.accepted_ms, now, shop.draw())
         if not step.due_ms:
             await self.die(target, step.cause, outcome)
             return
@@ -163,8 +162,9 @@ class Item:
         death = Death(cause, self.attempts, error, target.function, self.revision)
         headers, data = self.delivery.headers, self.delivery.data
         await firmly(lambda: shop.dead.put(self.lane, headers, data, death, msg_id=f"dead/{self.key}"))
-        if target.delivery.on_failure is not None:
-            condition = "EventAgeExceeded" if expired else "RetriesExhausted"
+        looped, most = cause == attempts.LOOP, shop.gateway.settings.events.max_hops
+        if target.delivery.on_failure is not None and (not looped or hops.may_tell(self.work.hops, most)):
+            condition = "LoopDetected" if looped else "EventAgeExceeded" if expired else "RetriesExhausted"
             await self._tell(target, Ended(condition, self.attempts, outcome))
         record = replace(self._record(target, EXPIRED if expired else FAILED), cause=cause, error=error)
         if outcome is not None and not outcome.code:
@@ -173,18 +173,18 @@ class Item:
         tally = shop.ledger.of(self.lane)
         tally.dead += 1
         tally.expired += expired
+        tally.looped += looped
         if shop.now_ms() - tally.said_ms > SAY_MS:
             tally.said_ms = shop.now_ms()
             text = "%s %s: a dead letter after %d attempts (%s); %d here so far"
-            log.warning(text, self.lane.kind, self.lane.key, self.attempts, cause, tally.dead)
+            why = error["message"] if looped else cause
+            log.warning(text, self.lane.kind, self.lane.key, self.attempts, why, tally.dead)
         await self._acknowledge()
 
     async def cancel(self, target: Target) -> None:
         await self._write(self._record(target, CANCELLED))
         self.shop.ledger.of(self.lane).cancelled += 1
-        await self._acknowledge()
-        if self.work.stored:
-            await self.shop.bodies.drop(self.work.stored)
+        await self._acknowledge(done=True)
 
     async def give_back(self, seconds: float = 0.0) -> None:
         """Somebody, perhaps this gateway, is to have it again after so long."""
@@ -192,20 +192,29 @@ class Item:
         await self.shop.bus.tell(self.delivery.reply, nak(seconds))
 
     # --- inside -------------------------------------------------------------------------------------------------------
-    async def _acknowledge(self, *, recorded: bool = True) -> None:
-        """`recorded`: whoever gets it again sees that it is done."""
+    async def _acknowledge(self, *, recorded: bool = True, done: bool = False) -> None:
+        """`recorded`: whoever gets it again sees that it is done. `done`: nobody needs its stored body any more; one
+        that is not recorded is there until JetStream has heard, or who gets it again would find it lost."""
         self._leave()
-        if recorded or self.shop.acks is None:
-            await self.shop.bus.tell(self.delivery.reply, ACK)
+        stored = self.work.stored if done else ""
+        acks = self.shop.acks
+        if recorded or acks is None:
+            if acks is None or self.lane.partition:  # in a partition the next one waits for it
+                await self.shop.bus.tell(self.delivery.reply, ACK)
+            else:
+                acks.soon(self.delivery.reply)
+            if stored:
+                await self.shop.bodies.drop(stored)
         else:
-            await self.shop.acks.say(self.delivery.seq, self.delivery.reply)
+            then = partial(self.shop.bodies.drop, stored) if stored else None
+            await acks.say(self.delivery.seq, self.delivery.reply, then)
 
     def _leave(self) -> None:
         self.over = True
         if self.shop.items.get(self.delivery.seq) is self:
             del self.shop.items[self.delivery.seq]
 
-    def _record(self, target: Target, state: str) -> Record:
+    def _record(self, target: Target, state: str, result: dict[str, Any] | None = None) -> Record:
         now = self.shop.now_ms()
         kept = target.delivery.result_seconds * 1000 if self.lane.kind == ASYNC else RECORD_MS
         return Record(
@@ -216,6 +225,7 @@ class Item:
             accepted=self.work.accepted_ms,
             changed=now,
             until=now + max(kept, 60_000),
+            result=result,
         )
 
     async def _write(self, record: Record) -> None:
@@ -230,7 +240,7 @@ class Item:
         chosen = target.delivery.on_success if ended.condition == "Success" else target.delivery.on_failure
         assert chosen is not None
         message = self.shop.destinations.message(self.lane, self.work, self.key, target.function, ended)
-        await firmly(lambda: self.shop.destinations.send(self.lane.namespace, chosen, message))
+        await firmly(lambda: self.shop.destinations.send(self.lane, chosen, message))
 
 
 _SAID: Final = {

@@ -9,13 +9,16 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from kappa_gateway import hops
 from kappa_gateway.events.bus import UnavailableError
 from kappa_gateway.events.delivery import attempts, wire
+from kappa_gateway.events.delivery.circle import circle
+from kappa_gateway.events.delivery.composed import ComposedBody, parts_of_batch, parts_of_data, parts_of_event
 from kappa_gateway.events.delivery.invoke import Invocation, Outgoing
 from kappa_gateway.events.delivery.item import Item, Shop
 from kappa_gateway.events.delivery.target import Target
 from kappa_gateway.events.delivery.verdict import Outcome, Verdict, judge
-from kappa_gateway.events.work import Lane
+from kappa_gateway.events.work import Lane, Work
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ CANCEL: Final = "cancelled"
 SUSPENDED_SECONDS: Final = 1.0
 #: How often a function that is not there is looked for.
 MISSING_SECONDS: Final = 1.0
+_LOST: Final = Outcome(code="body_lost", message="its stored body is gone")
 
 
 class WithdrawnError(Exception):
@@ -94,6 +98,10 @@ class Job:
         old = [item for item in self._items if item.expires_in(target) <= 0]
         for item in old:
             await item.die(target, attempts.MAX_AGE)
+        most = self._shop.gateway.settings.events.max_hops
+        for item in self._items:
+            if hops.looped(item.work.hops, most) and not item.over:
+                await item.die(target, attempts.LOOP, circle(item.work, target, most))
         if self._cancelled is not None and not self._cancelled.over:
             await self._cancelled.cancel(target)
         self._items = [item for item in self._items if not item.over]
@@ -119,11 +127,13 @@ class Job:
     async def _try(self, target: Target) -> Verdict:
         """One attempt, and what follows for the items."""
         try:
-            outgoing = await self._outgoing()
+            if await self._lose(target):
+                return Verdict.DONE  # of those; the loop goes on with the rest
+            outgoing = await self._outgoing(target)
         except UnavailableError:
             return Verdict.THROTTLED
         if outgoing is None:
-            outcome = Outcome(code="body_lost", message="its stored body is gone")
+            outcome = _LOST
         else:
             try:
                 outcome = await self._invoke(target, outgoing)
@@ -139,13 +149,13 @@ class Job:
         failed = set(range(len(self._items))) if verdict is not Verdict.DONE else set()
         if event and verdict is Verdict.DONE:
             failed = wire.failures(outcome, [item.work for item in self._items]) or set()
-        hopeless = attempts.BODY_LOST if verdict is Verdict.HOPELESS else ""
+        never = attempts.Step(cause=attempts.BODY_LOST) if verdict is Verdict.HOPELESS else None
         bad = outcome
         if failed and verdict is Verdict.DONE:
             bad = Outcome(status=outcome.status, code="batch_item", message="listed in batchItemFailures")
         items, self._items = self._items, []
         ends = [
-            item.fail(target, bad, hopeless=hopeless) if index in failed else item.succeed(target, outcome)
+            item.fail(target, bad, step=never) if index in failed else item.succeed(target, outcome)
             for index, item in enumerate(items)
         ]
         if len(ends) == 1:
@@ -155,7 +165,8 @@ class Job:
         return verdict
 
     async def _invoke(self, target: Target, outgoing: Outgoing) -> Outcome:
-        self._invocation = invocation = Invocation(self._shop.gateway, target.function, outgoing)
+        line = hops.line(max(item.work.hops for item in self._items))
+        self._invocation = invocation = Invocation(self._shop.gateway, target.function, outgoing, line)
         if self._stop:  # it came while the body was fetched
             raise WithdrawnError(self._stop)
         patience = max(0.0, min(item.expires_in(target) for item in self._items))
@@ -168,19 +179,42 @@ class Job:
             for item in self._items:
                 item.revision = invocation.revision
 
-    async def _outgoing(self) -> Outgoing | None:
+    async def _outgoing(self, target: Target) -> Outgoing | None:
         """None: its body is gone. Raises UnavailableError."""
-        target = self._shop.targets.of(self._lane)
-        assert target is not None
-        first = self._items[0]
+        first, works = self._items[0], [item.work for item in self._items]
         call, made = first.work.call, max(item.attempts for item in self._items)
+        if any(work.data is not None for work in works):
+            return await self._large(works, target, made)
         if call is None:
-            return wire.of_events([item.work for item in self._items], target, made)
+            return wire.of_events(works, target, made)
         outgoing = wire.of_call(first.work, call, made)
         if not first.work.stored:
             return outgoing
         body = await self._shop.bodies.open(first.work.stored)
         return wire.with_body(outgoing, body) if body is not None else None
+
+    async def _large(self, works: Sequence[Work], target: Target, made: int) -> Outgoing:
+        """Of events whose data is in the bucket."""
+        call = works[0].call
+        if call is not None:
+            parts = parts_of_event(works[0])
+        else:
+            parts = parts_of_batch(works) if wire.listed(target) else parts_of_data(works[0])
+        body = ComposedBody(self._shop.bodies, parts)
+        await body.begin()
+        if call is not None:
+            return wire.with_body(wire.of_call(works[0], call, made), body)
+        return wire.of_large_events(works, target, made, body)
+
+    async def _lose(self, target: Target) -> bool:
+        """Events whose stored data is gone end; the rest of their batch goes on. Whether there were such. Raises
+        UnavailableError."""
+        large = [item for item in self._items if item.work.data is not None]
+        lost = [item for item in large if not await self._shop.bodies.has(item.work.stored)]
+        for item in lost:
+            await item.fail(target, _LOST, step=attempts.Step(cause=attempts.BODY_LOST))
+        self._items = [item for item in self._items if not item.over]
+        return bool(lost)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from kappa_gateway.events.bus import Bus, UnavailableError
 from kappa_gateway.events.ledger import Ledger
+from kappa_gateway.events.shares import Shares
 from kappa_gateway.events.streams import WORK
 from kappa_gateway.events.work import PREFIX, Lane, accepted_ms
 
@@ -24,10 +25,13 @@ OLDEST_LANES: Final = 500
 
 
 class Poller:
-    """`found`: told each lane with work and how much; `wanted`: whether it is worth looking now."""
+    """`found`: told each lane with work and how much; `shares`: told what stands in the stream."""
 
-    def __init__(self, bus: Bus, ledger: Ledger, found: Callable[[Lane, int], None]) -> None:
+    def __init__(
+        self, bus: Bus, ledger: Ledger, found: Callable[[Lane, int], None], shares: Shares | None = None
+    ) -> None:
         self._bus, self._ledger, self._found = bus, ledger, found
+        self._shares = shares or Shares(100)
         self._next_oldest = 0.0
         self.lanes: dict[Lane, int] = {}
 
@@ -76,6 +80,7 @@ class Poller:
                     log.debug("a message under %s is nobody's", subject)
             offset += len(subjects)
             if not subjects or offset >= info.get("total", offset):
+                self._shares.looked(found, info["state"]["bytes"], info["config"]["max_bytes"])
                 return found
 
     async def _ages(self, lanes: list[Lane]) -> None:
@@ -83,6 +88,7 @@ class Poller:
         for lane in lanes:
             message = await self._bus.get(WORK, seq=1, next_of=lane.subject)
             if message is not None:
+                self._shares.sampled(lane, len(message.data))
                 at, accepted = (lane.kind, lane.key), accepted_ms(message.headers)
                 oldest[at] = min(accepted, oldest.get(at, accepted))
         for at, accepted in oldest.items():

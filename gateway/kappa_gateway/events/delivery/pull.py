@@ -30,6 +30,10 @@ NAK: Final = b"-NAK"
 INACTIVE_SECONDS: Final = 600
 #: How long a request stands at the server. A gateway that dies takes its requests with it.
 EXPIRES_SECONDS: Final = 30.0
+#: How often JetStream says that a request still stands, and after how long a silence it does not: its leader died, and
+#: the next one knows nothing of it.
+HEARTBEAT_SECONDS: Final = 1.5
+SILENT_SECONDS: Final = 3.5
 #: What one request may bring at most, in bytes: that much a lane may hold beyond what it needs.
 MOST_BYTES: Final = 16 * 1024 * 1024
 #: Deliveries of one lane under way at all gateways together.
@@ -63,23 +67,42 @@ class Delivery:
         )
 
 
+@dataclass(slots=True)
+class _Request:
+    """`left`: still to come. `until`, `heard`: when it ends, and when JetStream spoke of it last; the loop's clock."""
+
+    left: int
+    until: float
+    heard: float
+
+
 class Pull:
     """The requests of one lane. `took`: gets each message. `asked`: how many may still come."""
 
     def __init__(self, pulls: "Pulls", lane: Lane, took: Callable[[Delivery], None]) -> None:
         self._pulls, self.lane, self._took = pulls, lane, took
-        self._requests: dict[str, tuple[int, float]] = {}  # number -> (still to come, until when)
+        self._requests: dict[str, _Request] = {}
         self._numbers = itertools.count(1)
+        self._came = 0.0  # when the last message came, by the loop's clock
         self.created = 0.0  # of the consumer, epoch seconds; 0: it is not known to be there
         self.news: Callable[[], None] = lambda: None
 
     @property
     def asked(self) -> int:
+        if not self._requests:
+            return 0
         now = asyncio.get_running_loop().time()
-        for number, (_, until) in list(self._requests.items()):
-            if until < now:
+        for number, request in list(self._requests.items()):
+            silent = now - max(request.heard, self._came) > SILENT_SECONDS
+            if silent or request.until < now:
                 del self._requests[number]
-        return sum(left for left, _ in self._requests.values())
+                self.created = 0.0 if silent else self.created  # to be looked at again
+        return self.left
+
+    @property
+    def left(self) -> int:
+        """As `asked`, without a look at the clock: some may not come any more."""
+        return sum(request.left for request in self._requests.values())
 
     async def ensure(self) -> None:
         """The consumer is there. Raises UnavailableError."""
@@ -107,8 +130,9 @@ class Pull:
         """Asks for that many more. Raises UnavailableError."""
         number = str(next(self._numbers))
         now = asyncio.get_running_loop().time()
-        self._requests[number] = (count, now + EXPIRES_SECONDS + 2)
+        self._requests[number] = _Request(count, now + EXPIRES_SECONDS + 2, now)
         request = {"batch": count, "expires": int(EXPIRES_SECONDS * _SECOND), "max_bytes": MOST_BYTES}
+        request["idle_heartbeat"] = int(HEARTBEAT_SECONDS * _SECOND)
         subject = f"{API}CONSUMER.MSG.NEXT.{WORK}.{consumer_name(self.lane)}"
         reply = f"{self._pulls.inbox}{number}.{self.lane.subject}"
         try:
@@ -127,10 +151,10 @@ class Pull:
 
     def came(self, message: Msg) -> None:
         """Work. It does not say which request brought it: the oldest is served first."""
-        for number, (left, until) in self._requests.items():
-            if left > 1:
-                self._requests[number] = (left - 1, until)
-            else:
+        self._came = asyncio.get_running_loop().time()
+        for number, request in self._requests.items():
+            request.left -= 1
+            if not request.left:
                 del self._requests[number]
             break
         self._took(Delivery.of(message))
@@ -139,6 +163,8 @@ class Pull:
         """Something about a request."""
         status, words = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
+            if (request := self._requests.get(number)) is not None:
+                request.heard = asyncio.get_running_loop().time()
             return
         self._requests.pop(number, None)
         if status in ("404", "503") or (status == "409" and "Consumer" in words):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 from kappa_api.delivery import DEFAULT_DELIVERY, Delivery
 from kappa_api.trigger import Batch
 from kappa_gateway.events.delivery.attempts import FUNCTION_DELETED, TRIGGER_DELETED
+from kappa_gateway.events.outcomes.rules import MOST_EACH, PATIENCE
 from kappa_gateway.events.triggers import Triggers
-from kappa_gateway.events.work import ASYNC, Lane
+from kappa_gateway.events.work import ASYNC, OUTCOME, Lane
 
 if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
@@ -39,13 +40,17 @@ class Target:
 
 
 class Targets:
-    """Reads the catalog and the registry of Triggers."""
+    """Reads the catalog and the registry of Triggers. `outcomes`: by which rules outcomes are sent: whatever becomes of
+    what they are the outcomes of."""
 
-    def __init__(self, gateway: "Gateway", triggers: Triggers) -> None:
+    def __init__(self, gateway: "Gateway", triggers: Triggers, outcomes: Delivery = PATIENCE) -> None:
         self._gateway, self._triggers = gateway, triggers
+        self._outcomes = Target("", outcomes, most=MOST_EACH)
 
     def of(self, lane: Lane) -> Target | None:
         """None: not known yet."""
+        if lane.kind == OUTCOME:
+            return self._outcomes
         if not self._gateway.ready:
             return None
         if lane.kind == ASYNC:

@@ -14,9 +14,11 @@ from urllib.parse import quote
 from kappa_api import names
 from kappa_api.cloudevents import BATCH_MEDIA_TYPE, CloudEvent, CloudEventError
 from kappa_gateway.events.bodies import FetchedBody
+from kappa_gateway.events.delivery.composed import ComposedBody
 from kappa_gateway.events.delivery.invoke import Outgoing
 from kappa_gateway.events.delivery.target import Target
 from kappa_gateway.events.delivery.verdict import Outcome
+from kappa_gateway.events.stored_data import JSON
 from kappa_gateway.events.work import HttpCall, Work
 
 Json = Any
@@ -31,16 +33,37 @@ def of_call(work: Work, call: HttpCall, attempts: int) -> Outgoing:
 
 def of_events(works: Sequence[Work], target: Target, attempts: int) -> Outgoing:
     """One event, or a batch."""
-    if target.shape or target.batch.size > 1:
-        lines = _line("content-type", BATCH_MEDIA_TYPE) + _attempt(attempts)
-        if target.shape:
-            whole = "; batch" if target.batch.size > 1 else ""
-            lines += _line(names.HEADER_EVENT_SHAPE, target.shape + whole)
-        return Outgoing("POST", "/", lines, b"[%b]" % b",".join(work.body for work in works))
+    if listed(target):
+        return Outgoing("POST", "/", _list_lines(target, attempts), b"[%b]" % b",".join(work.body for work in works))
     try:
         return _binary(CloudEvent.from_json(json.loads(works[0].body)), attempts)
     except (ValueError, CloudEventError):  # no source of ours writes such a thing: the function may know better
         return Outgoing("POST", "/", _line("content-type", "application/json") + _attempt(attempts), works[0].body)
+
+
+def of_large_events(works: Sequence[Work], target: Target, attempts: int, body: ComposedBody) -> Outgoing:
+    """As `of_events`, where data of some is in the bucket: `body` puts it together. Raises ValueError."""
+    if listed(target):
+        outgoing = Outgoing("POST", "/", _list_lines(target, attempts))
+    else:
+        first = works[0]
+        event = CloudEvent.from_json(json.loads(first.body))
+        kind = "application/json" if first.data is not None and first.data.form == JSON else ""
+        outgoing = _binary(replace(event, datacontenttype=event.datacontenttype or kind), attempts)
+    return with_body(outgoing, body)
+
+
+def listed(target: Target) -> bool:
+    """Whether events go as one JSON list; else each is a request in binary mode."""
+    return bool(target.shape) or target.batch.size > 1
+
+
+def _list_lines(target: Target, attempts: int) -> bytes:
+    lines = _line("content-type", BATCH_MEDIA_TYPE) + _attempt(attempts)
+    if target.shape:
+        whole = "; batch" if target.batch.size > 1 else ""
+        lines += _line(names.HEADER_EVENT_SHAPE, target.shape + whole)
+    return lines
 
 
 def _binary(event: CloudEvent, attempts: int) -> Outgoing:
@@ -57,7 +80,7 @@ def _binary(event: CloudEvent, attempts: int) -> Outgoing:
         body = event.data.encode()
     elif event.data is not None:
         body, kind = json.dumps(event.data).encode(), kind or "application/json"
-    if kind:
+    if kind and kind.isprintable():  # what else there may be ends the line, and begins one of its own
         lines += _line("content-type", kind)
     return Outgoing("POST", "/", lines + _attempt(attempts), body)
 
@@ -92,7 +115,8 @@ def _identifiers(work: Work) -> list[str]:
         event = json.loads(work.body)
         data = event.get("data")
         extra = [data[key] for key in ("sequence", "lsn") if key in data] if isinstance(data, dict) else []
-        return [str(name) for name in (*extra, event.get("id", ""))]
+        stored = work.data.names if work.data is not None else ()
+        return [str(name) for name in (*extra, *stored, event.get("id", ""))]
     except (ValueError, AttributeError):
         return []
 
@@ -105,5 +129,5 @@ def _attempt(attempts: int) -> bytes:
     return b"%b: %d\r\n" % (names.HEADER_ATTEMPT.encode(), attempts)
 
 
-def with_body(outgoing: Outgoing, body: FetchedBody) -> Outgoing:
+def with_body(outgoing: Outgoing, body: FetchedBody | ComposedBody) -> Outgoing:
     return replace(outgoing, stored=body, size=body.total)

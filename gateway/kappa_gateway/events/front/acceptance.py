@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from kappa_api import names
-from kappa_gateway.admission import HELD_BODIES
+from kappa_gateway.admission import HELD_BODIES, QUEUE_FULL
 from kappa_gateway.bodies import Body
 from kappa_gateway.errors import GatewayError
+from kappa_gateway.events.front.quota import CROWDED_SECONDS
 from kappa_gateway.events.front.replies import answer
 from kappa_gateway.events.submit import MismatchError, Submission
-from kappa_gateway.events.work import HttpCall
+from kappa_gateway.events.work import ASYNC, HttpCall
 
 if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
@@ -35,6 +36,10 @@ async def accept(gateway: "Gateway", events: "Events", call: "Call", payload: St
     request = call.request
     if request.preflight:
         raise GatewayError("cors_refused", "pages may call this function asynchronously only by spec.http.cors")
+    assert call.state is not None
+    if crowd := events.shares.crowded(ASYNC, call.state.queue.key):
+        call.state.counters.reject(QUEUE_FULL)
+        raise GatewayError("queue_full", crowd, retry_after=CROWDED_SECONDS)
     call.deadline = call.arrived + UPLOAD_SECONDS
     gateway.deadlines.add(call)
     key = _key(request.lines)
@@ -53,6 +58,7 @@ async def accept(gateway: "Gateway", events: "Events", call: "Call", payload: St
         pieces=None if fits else _pieces(call.body),
         key=key,
         caller=f"{identity.type}/{identity.principal}" if identity is not None else "",
+        hops=request.hops,
     )
     try:
         accepted = await events.submit.accept(submission)

@@ -15,7 +15,7 @@ from kappa_api import names
 from kappa_api.trigger_report import AsyncReport, GatewayReport
 from kappa_gateway.events.bus import UnavailableError
 from kappa_gateway.events.dead import MOST_LISTED, RevisionError
-from kappa_gateway.events.work import ASYNC, TRIGGER
+from kappa_gateway.events.work import ASYNC, OUTCOME, TRIGGER
 
 if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
@@ -169,8 +169,8 @@ def _seqs(body: Mapping[str, Json]) -> list[int]:
 
 def _place(query: Mapping[str, Json]) -> tuple[str, str, str]:
     kind = query.get("kind") or ""
-    if kind not in ("", ASYNC, TRIGGER):
-        raise AdminError(400, "bad_request", f"kind: must be {ASYNC} or {TRIGGER}")
+    if kind not in ("", ASYNC, TRIGGER, OUTCOME):
+        raise AdminError(400, "bad_request", f"kind: must be {ASYNC}, {TRIGGER} or {OUTCOME}")
     return kind, _text(query, "namespace", _NAME), _text(query, "name", _NAME)
 
 

@@ -4,27 +4,23 @@ Three modes, told apart by the content type: binary (attributes are `ce-` header
 (the body is the event in the JSON format) and batched (a JSON list of those).
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from kappa_api.cloudevents import CloudEvent, CloudEventError
+from kappa_gateway.events import json_text
 
 Json = Any
 PREFIX: Final = "ce-"
 MAX_EVENTS: Final = 1000
-#: Who reads the event after us may recurse with less room than we have.
-MAX_DEPTH: Final = 200
 #: Section "Type System" of the specification: what a string must not hold.
 _NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _TIME: Final = re.compile(
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3])(:[0-5][0-9]){2}"
     r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
-#: JSON is read by a parser that recurses: deeper than this is nobody's data.
-_NOT_JSON: Final = (ValueError, RecursionError)
 
 
 class MediaTypeError(ValueError):
@@ -43,7 +39,8 @@ def headers_of(lines: Iterable[bytes]) -> dict[str, str]:
 
 
 def parse(headers: Mapping[str, str], body: bytes) -> tuple[CloudEvent, ...]:
-    """The events of one request. Raises CloudEventError, which names the event of a batch, and MediaTypeError."""
+    """The events of one request. Raises CloudEventError, which names the event of a batch, MediaTypeError
+    and TooManyError."""
     content_type = headers.get("content-type", "")
     media = content_type.partition(";")[0].strip().lower()
     if media.startswith("application/cloudevents"):
@@ -72,7 +69,7 @@ def _batch(found: Json) -> tuple[CloudEvent, ...]:
 
 def _binary(headers: Mapping[str, str], content_type: str, media: str, body: bytes) -> CloudEvent:
     attributes = {
-        name[len(PREFIX) :]: _decoded(name, value) for name, value in headers.items() if name.startswith(PREFIX)
+        name[len(PREFIX) :]: decoded(name, value) for name, value in headers.items() if name.startswith(PREFIX)
     }
     if "specversion" not in attributes:
         raise CloudEventError(
@@ -84,22 +81,22 @@ def _binary(headers: Mapping[str, str], content_type: str, media: str, body: byt
         attributes["datacontenttype"] = content_type
     if "data" in attributes:
         raise CloudEventError("ce-data: is no attribute")
-    return _checked(CloudEvent.of(attributes, _data(media, content_type, body)))
+    return checked(CloudEvent.of(attributes, _data(media, content_type, body)))
 
 
 def _event(value: Json) -> CloudEvent:
-    return _checked(CloudEvent.from_json(value))
+    return checked(CloudEvent.from_json(value))
 
 
-def _checked(event: CloudEvent) -> CloudEvent:
-    """What every later reader of the event may rely on."""
+def checked(event: CloudEvent) -> CloudEvent:
+    """What every later reader of the event may rely on. Raises CloudEventError."""
     for name, value in event.attributes().items():
         if _NOT_TEXT.search(value):
             raise CloudEventError(f"{name}: holds control characters, or what is no character")
     if event.time and not _TIME.fullmatch(event.time):
         raise CloudEventError("time: must be as in 2024-05-17T09:30:00Z (RFC 3339)")
-    if _deep(event.data):
-        raise CloudEventError(f"data: is nested more than {MAX_DEPTH} deep")
+    if json_text.deep(event.data):
+        raise CloudEventError(f"data: is nested more than {json_text.MAX_DEPTH} deep")
     return event
 
 
@@ -117,29 +114,13 @@ def _data(media: str, content_type: str, body: bytes) -> Json | bytes:
     return body
 
 
-def _deep(value: Json) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
-            return False
-    return True
-
-
 def _json(body: bytes, what: str) -> Json:
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
-    except _NOT_JSON as error:
+        return json_text.loads(body.decode("utf-8-sig"))
+    except ValueError as error:
         raise CloudEventError(f"{what}: not JSON in UTF-8") from error
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
+    except RecursionError as error:
+        raise CloudEventError(f"{what}: is nested more than {json_text.MAX_DEPTH} deep") from error
 
 
 def _charset(content_type: str) -> str:
@@ -155,7 +136,7 @@ def _check_charset(content_type: str) -> None:
         raise MediaTypeError("CloudEvents in JSON are read in UTF-8 only")
 
 
-def _decoded(name: str, value: str) -> str:
+def decoded(name: str, value: str) -> str:
     """A header's value (section 3.1.3.2): out of its quotes if it is quoted, then percent-decoded, once, as UTF-8."""
     text = value
     if len(text) >= 2 and text[0] == text[-1] == '"':

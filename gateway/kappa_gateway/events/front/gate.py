@@ -1,21 +1,26 @@
 """Who may post events to a namespace: its own pods, and besides whom a Trigger's `source.event.auth` lets in.
 
-A pod says which one it is in `kappa-pod` and sends the token that its runtime was given. Everybody else is asked by
-each Trigger that is open to others; whoever opens none is turned away, whether there are Triggers or not.
+A pod says which one it is in `kappa-pod` and sends the token that its runtime was given; it must still be there
+(`pods.py`). Everybody else is asked by each Trigger that is open to others; whoever opens none is turned away, whether
+there are Triggers or not.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from kappa_api import names
 from kappa_api.keyring import Keyring
 from kappa_api.tokens import accepts
 from kappa_api.trigger import Trigger
+from kappa_gateway import caller_keys
 from kappa_gateway.auth import refusals
 from kappa_gateway.auth.failures import DENIED
 from kappa_gateway.auth.guard import Access
+from kappa_gateway.auth.identity import Identity
 from kappa_gateway.errors import GatewayError
+from kappa_gateway.events.front.pods import Pods
 from kappa_gateway.headers import Field
 from kappa_gateway.request import Request
 from kappa_gateway.routes import Entry
@@ -27,14 +32,23 @@ if TYPE_CHECKING:
 MOST_REMEMBERED: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A Trigger that a request may feed; `caller`: on whose account it does (`caller_keys`)."""
+
+    trigger: Trigger
+    caller: bytes
+
+
 class Gate:
     """Keeps what verifiers remember, per Trigger."""
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         self._accesses: dict[str, tuple[int, Access]] = {}
+        self._pods = Pods(gateway.catalog.has_pod, self._kube, gateway.clock)
 
-    async def admitted(self, call: "Call", namespace: str, triggers: Sequence[Trigger]) -> Sequence[Trigger]:
+    async def admitted(self, call: "Call", namespace: str, triggers: Sequence[Trigger]) -> Sequence[Door]:
         """Those that the caller may feed: at least one, or for a pod of the namespace all. Raises GatewayError."""
         realm = f"{namespace}/events"
         call.entry = Entry(key=realm, created="", timeout=0.0, concurrency=1)
@@ -42,7 +56,7 @@ class Gate:
         attempt = self._gateway.failures.begin(call, now)
         failed: bool | None = True  # also whoever leaves before the answer
         try:
-            found = await self._ask(call.request, namespace, triggers)
+            found = await self._ask(call, namespace, triggers)
             failed = False
             return found
         except GatewayError as failure:
@@ -51,20 +65,23 @@ class Gate:
         finally:
             self._gateway.failures.end(attempt, self._gateway.clock(), failed)
 
-    async def _ask(self, request: Request, namespace: str, triggers: Sequence[Trigger]) -> Sequence[Trigger]:
-        realm = f"{namespace}/events"
+    async def _ask(self, call: "Call", namespace: str, triggers: Sequence[Trigger]) -> Sequence[Door]:
+        realm, request = f"{namespace}/events", call.request
         if request.pod:
             if not is_pod(self._gateway.settings.keys, request, namespace):
                 raise refusals.invalid(realm, f"this is not the token of a pod of the namespace {namespace}")
-            return triggers
+            if not await self._pods.there(request.pod.decode("latin-1")):
+                raise refusals.invalid(realm, "the pod of this token is gone")
+            pod = caller_keys.by_identity(f"pod/{request.pod.decode('latin-1')}")
+            return [Door(trigger, pod) for trigger in triggers]
         refused: GatewayError | None = None
         found = []
         for trigger in triggers:
             if trigger.source.auth is None:
                 continue
             try:
-                await self._verify(request, trigger)
-                found.append(trigger)
+                identity = await self._verify(request, trigger)
+                found.append(Door(trigger, self._gateway.admission.caller(call, identity)))
             except GatewayError as failure:
                 if refused is None or failure.code not in DENIED:
                     refused = failure
@@ -72,16 +89,20 @@ class Gate:
             return found
         raise refused or refusals.missing(realm, "the token of a pod of this namespace")
 
-    async def _verify(self, request: Request, trigger: Trigger) -> None:
+    def _kube(self) -> Any:
+        return self._gateway.events.host.kube if self._gateway.events is not None else None
+
+    async def _verify(self, request: Request, trigger: Trigger) -> Identity | None:
+        """Who it is; None where everybody may post."""
         access = self._access(trigger)
         if access.auth.type == "none":
-            return
+            return None
         verifier = access.verifier or self._gateway.guard.bind(trigger.key, access, names.TRIGGER_PLURAL)
-        if verifier.known(request) is not None:
-            return
+        if (known := verifier.known(request)) is not None:
+            return known
         try:
             async with asyncio.timeout(self._gateway.settings.auth.wait_seconds):
-                await verifier.verify(request)
+                return await verifier.verify(request)
         except TimeoutError as error:
             raise refusals.unavailable("who you are could not be checked in time") from error
 

@@ -8,6 +8,9 @@ from weakref import WeakValueDictionary
 
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from kappa_gateway.errors import GatewayError
+from kappa_gateway.events.json_text import SMALL_BYTES
+
 if TYPE_CHECKING:
     from kappa_gateway.app import Gateway
     from kappa_gateway.call import Call
@@ -30,7 +33,8 @@ class Intake:
         self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
 
     async def read(self, call: "Call", payload: StreamReader, namespace: str) -> bytes:
-        """The whole body. Raises GatewayError: 413 for a larger one, 408 for one that does not come."""
+        """The whole body. Raises GatewayError: 413 for a larger one, 408 for one that does not come, 503 while there is
+        no room for it."""
         if payload is EMPTY_PAYLOAD:
             return b""
         account = self._accounts.get(namespace)
@@ -39,4 +43,7 @@ class Intake:
         bodies = self._gateway.bodies
         call.body = bodies.make(call.request, payload, self._most, account)
         await bodies.hold(call.body, call.client, call.request, self._most)
+        more = call.body.size if call.body.size > SMALL_BYTES else 0  # for what is made of it
+        if call.body.purse is not None and not call.body.purse.take(more):
+            raise GatewayError("overloaded", f"the gateway holds too many large bodies for the namespace {namespace}")
         return call.body.held

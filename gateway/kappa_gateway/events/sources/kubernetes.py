@@ -10,7 +10,7 @@ for Triggers, or who may make Triggers could read Secrets.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,8 +33,11 @@ WATCH_SECONDS: Final = 240
 #: The known objects, which matter only after a 410, are saved with each change while they are few, later this often.
 FEW: Final = 500
 SNAPSHOT_SECONDS: Final = 30.0
+#: Changes that are held while JetStream takes those before them.
+MOST_CHANGES: Final = 256
 #: More objects than this are not remembered: after a 410, changes of that time are then lost.
 MOST_KNOWN: Final = 10_000
+Change = tuple[str, Json]
 _POSITION: Final = "position"
 _SNAPSHOT: Final = "snapshot"
 
@@ -155,22 +158,52 @@ class KubernetesSource:
     async def _watch(self, resource: Resource, version: str) -> str:
         """The version to go on from; empty: it is too old."""
         query = {**self._query, "resourceVersion": version}
+        came: asyncio.Queue[Change | Exception | None] = asyncio.Queue(MOST_CHANGES)
+        reading = asyncio.ensure_future(self._read(resource, query, came))
         try:
-            async for change, item in self._given.kube.watch(resource.path, query, WATCH_SECONDS):
-                _, uid, at = _identity(item)
-                version = at or version
-                changed = change in ("ADDED", "MODIFIED", "DELETED")
-                if changed:
-                    await self._emit([self._event(change, item)])
-                    if change == "DELETED":
-                        self._known.pop(uid, None)
-                    else:
-                        self._remember(item)
-                await self._save(resource, version, snapshot=changed and len(self._known) <= FEW)
-        except ApiError as error:
-            if error.status == 410:
-                return ""
-            raise
+            while True:
+                first = await came.get()
+                # What has come meanwhile goes with it: after an outage one by one would take as long as it did
+                some = [first, *(came.get_nowait() for _ in range(came.qsize()))]
+                version = await self._take(resource, version, [one for one in some if isinstance(one, tuple)])
+                if not isinstance(some[-1], tuple):
+                    end = some[-1]
+                    break
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if isinstance(end, ApiError) and end.status == 410:
+            return ""
+        if end is not None:
+            raise end
+        return version
+
+    async def _read(self, resource: Resource, query: Mapping[str, str], came: "asyncio.Queue[Any]") -> None:
+        """Changes in turn, and at the end None or what went wrong."""
+        end: Exception | None = None
+        try:
+            async for change in self._given.kube.watch(resource.path, query, WATCH_SECONDS):
+                await came.put(change)
+        except Exception as error:  # raised again by whoever takes it
+            end = error
+        await came.put(end)
+
+    async def _take(self, resource: Resource, version: str, changes: Sequence[Change]) -> str:
+        """Emits and saves; the version to go on from."""
+        events, changed = [], False
+        for change, item in changes:
+            _, uid, at = _identity(item)
+            version = at or version
+            if change in ("ADDED", "MODIFIED", "DELETED"):
+                changed = True
+                events.append(self._event(change, item))
+                if change == "DELETED":
+                    self._known.pop(uid, None)
+                else:
+                    self._remember(item)
+        await self._emit(events)
+        if changes:
+            await self._save(resource, version, snapshot=changed and len(self._known) <= FEW)
         return version
 
     async def _emit(self, events: list[CloudEvent | None]) -> None:

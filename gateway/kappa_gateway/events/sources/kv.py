@@ -5,15 +5,17 @@ The old value is what the bucket still has: with a history of two or more it is 
 ADR-8.
 """
 
+import asyncio
 import base64
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kappa_api.cloudevents import CloudEvent
 from kappa_api.sources.kv import Kv
 from kappa_api.trigger import Trigger
+from kappa_gateway import hops
 from kappa_gateway.events.source import Place, Source, SourceError, Surroundings
 from kappa_gateway.events.sources.nats_follow import Course, Entry, follow, stream_info
 from kappa_gateway.events.sources.nats_link import ApiError, Link, link
@@ -30,6 +32,8 @@ _MARKER: Final = "Nats-Marker-Reason"
 #: Values that are remembered, so that the old one need not be asked for: by number and by size together.
 MOST_REMEMBERED: Final = 10_000
 MOST_BYTES: Final = 8 * 1024 * 1024
+#: Old values that are asked for at a time.
+LOOKS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,11 @@ class KvSource:
             await follow(self._link, self._given, course)
 
     async def _events(self, entries: Sequence[Entry]) -> list[CloudEvent]:
+        looked = await self._look_all(entries)
         found = []
         for entry in entries:
             key = entry.subject.removeprefix(self._prefix)
-            before = await self._before(key, entry)
+            before = await self._before(key, entry, looked)
             gone = entry.headers.get(_OPERATION) in ("DEL", "PURGE") or _MARKER in entry.headers
             self._memory.put(key, None if gone else entry.data)
             if gone and before.known and before.value is None:
@@ -104,10 +109,26 @@ class KvSource:
             found.append(event_of(self._spec.bucket, key, entry, before, gone=gone))
         return found
 
-    async def _before(self, key: str, entry: Entry) -> Before:
+    async def _before(self, key: str, entry: Entry, looked: Mapping[int, Before]) -> Before:
         if self._history < 2:
             return UNKNOWN
-        return self._memory.before(key) or await self._look(entry)
+        return self._memory.before(key) or looked.get(entry.seq) or await self._look(entry)
+
+    async def _look_all(self, entries: Sequence[Entry]) -> dict[int, Before]:
+        """What was before those of them that are the first of a key that is not remembered, by their sequence; several
+        at a time, for each costs the bucket's leader two answers."""
+        if self._history < 2:
+            return {}
+        first: dict[str, Entry] = {}
+        for entry in entries:
+            first.setdefault(entry.subject, entry)
+        wanted = [e for e in first.values() if self._memory.before(e.subject.removeprefix(self._prefix)) is None]
+        found: dict[int, Before] = {}
+        for start in range(0, len(wanted), LOOKS):
+            some = wanted[start : start + LOOKS]
+            befores = await asyncio.gather(*(self._look(entry) for entry in some))
+            found |= {entry.seq: before for entry, before in zip(some, befores, strict=True)}
+        return found
 
     async def _look(self, entry: Entry) -> Before:
         """In what the bucket still has of the key."""
@@ -157,7 +178,7 @@ def event_of(bucket: str, key: str, entry: Entry, before: Before, *, gone: bool)
         time=time,
         datacontenttype="application/json",
         data=data,
-        extensions={"sequence": str(entry.seq)},
+        extensions={"sequence": str(entry.seq), **hops.of_message(entry.headers)},
     )
 
 

@@ -42,7 +42,7 @@ MOST_UNACKNOWLEDGED: Final = 4 * MOST_WAITING
 #: Counted for each message besides its content.
 OVERHEAD: Final = 512
 #: MQTT allows 256 MB, for which paho would make room at once: the broker is a tenant's, the memory is everybody's.
-MOST_BYTES: Final = 8 * 1024 * 1024
+MOST_BYTES: Final = 32 * 1024 * 1024
 _REFUSED: Final = 0x80  # SUBACK's code for a topic that may not be read
 _SUBSCRIBED: Final = "topics"
 
@@ -76,8 +76,7 @@ class Broker:
 
     @property
     def identifier(self) -> str:
-        """The session's: always the same, and of the 23 letters and digits that every broker takes (3.1.3.1)."""
-        return "kappa" + hashlib.sha256(self._trigger.uid.encode()).hexdigest()[:18]
+        return session_of(self._trigger)
 
     def _address(self) -> Address:
         return read_secret(self._around.secret(self._spec.secret), self._spec.secret)
@@ -129,6 +128,11 @@ class Broker:
                 raise SourceError(f"the broker does not let {topic[:80]!r} be read")
         if before != wanted:
             await self._around.state.save(_SUBSCRIBED, json.dumps(wanted).encode())
+
+
+def session_of(trigger: Trigger) -> str:
+    """The client id: always the same, and of the 23 letters and digits that every broker takes (3.1.3.1)."""
+    return "kappa" + hashlib.sha256(trigger.uid.encode()).hexdigest()[:18]
 
 
 class Inbox:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kappa_api.cloudevents import CloudEvent
+from kappa_gateway.events import json_text
 
 Json = Any
 TYPE: Final = "dev.kappa.mqtt.message"
@@ -96,13 +97,10 @@ def data_of(payload: bytes) -> tuple[Json | bytes, str]:
         return payload, "application/octet-stream"
     if text.lstrip()[:1] in ("{", "["):
         try:
-            found = json.loads(text, parse_constant=_no_constant)
-            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
-            return found, "application/json"
-        except (ValueError, RecursionError):
+            found = json_text.loads(text)
+            if not json_text.deep(found):
+                json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
+                return found, "application/json"
+        except (ValueError, RecursionError, json_text.TooManyError):
             pass
     return text, "text/plain"
-
-
-def _no_constant(text: str) -> Json:
-    raise ValueError(f"{text} is not JSON")

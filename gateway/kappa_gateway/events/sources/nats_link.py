@@ -9,9 +9,9 @@ import base64
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,12 +20,14 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from kappa_gateway.events.bus import NOT_FOUND, UnavailableError
+from kappa_gateway.events.bus import NO_LEADER, NOT_FOUND, UnavailableError
 from kappa_gateway.events.source import SourceError, Surroundings
 
 Json = Any
 CONNECT_SECONDS: Final = 5
 ASK_SECONDS: Final = 5.0
+#: The platform's own servers: a question that came while there was no leader is never answered, and asked again.
+OWN_ASK_SECONDS: Final = 2.0
 _JWT: Final = re.compile(rb"-----BEGIN NATS USER JWT-----\s+(\S+)\s+-+END NATS USER JWT-+")
 _SEED: Final = re.compile(rb"-----BEGIN USER NKEY SEED-----\s+(\S+)\s+-+END USER NKEY SEED-+")
 
@@ -45,18 +47,23 @@ class ApiError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection. `closed` is set when it is of no use any more. `own`: the platform's."""
+    """A connection. `closed` is set when it is of no use any more. `own`: the platform's. `lost`: called when requests
+    that stand at the servers may be forgotten there: the connection has ended, or is there again."""
 
     nc: Client
     closed: asyncio.Event
     own: bool
+    lost: list[Callable[[], None]] = field(default_factory=list)
 
     async def ask(self, subject: str, request: Json = None) -> Json:
         """JetStream's API, `$JS.API.<subject>`. Raises ApiError, SourceError, UnavailableError."""
         try:
             body = json.dumps(request).encode() if request is not None else b""
-            answer = await self.nc.request(f"$JS.API.{subject}", body, timeout=ASK_SECONDS)
+            seconds = OWN_ASK_SECONDS if self.own else ASK_SECONDS
+            answer = await self.nc.request(f"$JS.API.{subject}", body, timeout=seconds)
         except NoRespondersError as error:
+            if self.own:
+                raise UnavailableError("JetStream does not answer: it has no leader") from error
             raise SourceError("JetStream does not answer: it is not switched on, or has no leader") from error
         except (NatsError, TimeoutError, ConnectionError) as error:
             if self.own:
@@ -64,6 +71,8 @@ class Link:
             raise SourceError(f"JetStream does not answer: {error!r}") from error
         found = json.loads(answer.data)
         if problem := found.get("error"):
+            if self.own and problem.get("err_code") in NO_LEADER:
+                raise UnavailableError(f"JetStream has no leader now: {problem.get('description')}")
             raise ApiError(int(problem.get("err_code", 0)), str(problem.get("description", "")))
         return found
 
@@ -75,15 +84,26 @@ async def link(given: Surroundings, secret: str) -> AsyncIterator[Link]:
     if not secret:
         if not given.bus.up:
             raise UnavailableError("NATS is away")
-        yield Link(given.bus.nc, closed, own=True)
+        lost: list[Callable[[], None]] = []
+
+        def back() -> None:
+            _call(lost)
+
+        given.bus.heard.append(back)
+        try:
+            yield Link(given.bus.nc, closed, own=True, lost=lost)
+        finally:
+            given.bus.heard.remove(back)
         return
     data = given.secret(secret)
     if data is None:
         raise SourceError(f"the Secret {secret} is not there, not of type kappa.dev/source, or may not be read")
     client = Client()
+    lost = []
 
     async def ended() -> None:
         closed.set()
+        _call(lost)
 
     async def silent(error: Exception) -> None:
         return  # what matters ends the connection
@@ -103,9 +123,14 @@ async def link(given: Surroundings, secret: str) -> AsyncIterator[Link]:
     except (NatsError, OSError, TimeoutError) as error:
         raise SourceError(f"no connection to the servers of the Secret {secret}: {error!r}") from error
     try:
-        yield Link(client, closed, own=False)
+        yield Link(client, closed, own=False, lost=lost)
     finally:
         await asyncio.shield(client.close())
+
+
+def _call(lost: list[Callable[[], None]]) -> None:
+    for listener in list(lost):
+        listener()
 
 
 async def _urls(given: Surroundings, data: Mapping[str, bytes]) -> list[str]:

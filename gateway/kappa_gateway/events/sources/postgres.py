@@ -16,7 +16,7 @@ from kappa_api.cloudevents import CloudEvent
 from kappa_api.sources.postgres import Postgres
 from kappa_api.trigger import Trigger
 from kappa_gateway.events.bus import UnavailableError
-from kappa_gateway.events.source import Place, Source, SourceError, Surroundings
+from kappa_gateway.events.source import Place, Source, SourceError, Surroundings, Trace
 from kappa_gateway.events.sources import postgres_setup as setup
 from kappa_gateway.events.sources.emitting import emit
 from kappa_gateway.events.sources.pgoutput import Alive, Commit, ProtocolError, decode
@@ -38,6 +38,16 @@ TIMELINE: Final = "IDENTIFY_SYSTEM"
 def shape(trigger: Trigger) -> str:
     """A notification is no row."""
     return "cloudevent" if trigger.source.channels else "dynamodb"
+
+
+def trace(trigger: Trigger, surroundings: Surroundings) -> Trace | None:
+    """See `source.Source`."""
+    name = trigger.source.secret
+    try:
+        server = read_secret(surroundings.secret(name), name).source
+    except SourceError:
+        server = ""
+    return setup.trace(trigger, server)
 
 
 def make(trigger: Trigger, surroundings: Surroundings) -> Source:
@@ -71,6 +81,10 @@ class Changes:
         """The Trigger is gone: a slot that nobody reads would keep the server's log for ever."""
         async with self._connected() as control:
             await setup.forget(control, self._names)
+
+    async def where(self) -> str:
+        async with self._connected() as control:
+            return await setup.where(control)
 
     async def _pump(self, stream: Stream, translator: Translator, line: str) -> None:
         events: list[CloudEvent] = []

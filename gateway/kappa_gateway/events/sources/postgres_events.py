@@ -177,5 +177,9 @@ def _pairs(relation: Relation, row: Row) -> Iterable[tuple[Column, str | Unchang
 
 
 def _rfc3339(micros: int) -> str:
-    moment = datetime.datetime.fromtimestamp(micros // 1_000_000, datetime.UTC).replace(microsecond=micros % 1_000_000)
+    try:
+        moment = datetime.datetime.fromtimestamp(micros // 1_000_000, datetime.UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ProtocolError(f"a transaction of {micros} microseconds after 1970, which is no time") from error
+    moment = moment.replace(microsecond=micros % 1_000_000)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

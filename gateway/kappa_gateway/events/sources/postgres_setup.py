@@ -16,7 +16,7 @@ from psycopg import sql
 
 from kappa_api.sources.postgres import Postgres
 from kappa_api.trigger import Trigger
-from kappa_gateway.events.source import SourceError
+from kappa_gateway.events.source import SourceError, Trace
 from kappa_gateway.events.sources.postgres_connect import told
 
 Connection = psycopg.AsyncConnection[Any]
@@ -52,6 +52,11 @@ _SLOT: Final = """
     FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = %s
 """
 
+#: A standby that was promoted has the identifier of the server it was copied from, and another timeline.
+_WHERE: Final = """
+  SELECT s.system_identifier, c.timeline_id, current_database() FROM pg_control_system() s, pg_control_checkpoint() c
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -76,6 +81,19 @@ def names_of(trigger: Trigger) -> Names:
     readable = re.sub(r"[^a-z0-9]", "_", f"{trigger.namespace}_{trigger.name}")[:40]
     own = f"kappa_{readable}_{hashlib.sha256((trigger.uid or trigger.key).encode()).hexdigest()[:12]}"
     return Names(own, source.publication or own, source.slot or own)
+
+
+def trace(trigger: Trigger, server: str) -> Trace | None:
+    """What stays in the database without the Trigger; None: nothing of Kappa's. `server`: empty if it is not known."""
+    source, names = trigger.source, names_of(trigger)
+    if source.channels or not (names.ours_slot or names.ours_publication):
+        return None
+    where = server or f"the database that the Secret {source.secret} names"
+    text = (
+        f"the replication slot {names.own}, for which the server keeps its log, and the publication {names.own}, in "
+        f"{where}: SELECT pg_drop_replication_slot('{names.own}'); DROP PUBLICATION IF EXISTS {names.own};"
+    )
+    return Trace((source.secret,), text, server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +134,19 @@ async def forget(connection: Connection, names: Names) -> None:
         ) from error
 
 
+async def where(connection: Connection) -> str:
+    """Which server and database this is, however it was reached. Raises SourceError."""
+    try:
+        found = await _one(connection, _WHERE)
+    except psycopg.Error as error:
+        raise SourceError(f"the server does not say which one it is: {told(error)}") from error
+    return "/".join(str(part) for part in found or ())
+
+
 async def _drop(connection: Connection, names: Names, *, slot: bool, publication: bool) -> None:
     """Drops what Kappa made under its own name and is not used, or not any more."""
-    if slot and await _free(connection, names, names.own):
+    # Names of slots are the server's: one of another database may be what the Trigger reads now
+    if slot and await _here(connection, names.own) and await _free(connection, names, names.own):
         await connection.execute("SELECT pg_drop_replication_slot(%s)", (names.own,))
     if publication:
         await connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(names.own)))
@@ -186,7 +214,10 @@ async def _ensure_slot(connection: Connection, names: Names) -> bool:
         return True
     plugin, database, _, _, wal = slot
     if plugin != "pgoutput" or database != connection.info.dbname:
-        raise SourceError(f"the slot {names.slot} is not one of pgoutput in the database {connection.info.dbname}")
+        raise SourceError(
+            f"the slot {names.slot} is one of {plugin} in the database {database}, not of pgoutput in "
+            f"{connection.info.dbname}. What a Trigger used before it was changed is soon dropped by Kappa"
+        )
     if wal == "lost":
         raise SourceError(
             f"the server has given up the slot {names.slot} (max_slot_wal_keep_size) and changes are lost: drop it "
@@ -194,6 +225,11 @@ async def _ensure_slot(connection: Connection, names: Names) -> bool:
         )
     await _free(connection, names, names.slot)
     return False
+
+
+async def _here(connection: Connection, name: str) -> bool:
+    found = await _one(connection, _SLOT, name)
+    return found is not None and found[1] == connection.info.dbname
 
 
 async def _free(connection: Connection, names: Names, name: str) -> bool:

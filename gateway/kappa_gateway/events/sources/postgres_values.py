@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from kappa_gateway.events.json_text import deep
+
 Json = Any
 
 #: Printing depends on these: they are set on the connection that the rows come through.
@@ -26,9 +28,8 @@ def to_json(type_oid: int, text: str) -> Json:
     """The value of a column of this type (pg_type.oid). Text that is not as expected stays as it is."""
     element = _ELEMENTS.get(type_oid)
     try:
-        if element is not None:
-            return read_array(text, element[0], element[1])
-        return _SCALARS.get(type_oid, str)(text)
+        found = read_array(text, *element) if element is not None else _SCALARS.get(type_oid, str)(text)
+        return text if deep(found) else found
     except (ValueError, IndexError, RecursionError):
         return text
 

@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from kappa_api.cloudevents import CloudEvent
 from kappa_api.sources.redis import Redis
 from kappa_api.trigger import Trigger
-from kappa_gateway.events.source import Place, Source, SourceError, Surroundings
+from kappa_gateway.events.source import Place, Source, SourceError, Surroundings, Trace
 from kappa_gateway.events.sources.emitting import emit
 from kappa_gateway.events.sources.redis_connect import Server, connect, read_secret
 from kappa_gateway.events.sources.sizes import shrink
@@ -27,7 +27,10 @@ from kappa_gateway.events.sources.sizes import shrink
 SHAPE: Final = "sqs"
 TYPE: Final = "dev.kappa.redis.entry"
 
+#: Entries that are read at a time, at first and at most; fewer where they are large: so many bytes, or one entry.
+FIRST_CHUNK: Final = 16
 CHUNK: Final = 500
+CHUNK_BYTES: Final = 4 * 1024 * 1024
 BLOCK_MS: Final = 2000
 #: Entries that a consumer holds for so long without acknowledging them are taken over.
 CLAIM_IDLE_MS: Final = 15_000
@@ -43,6 +46,22 @@ def place(trigger: Trigger) -> Place:
     return Place.ONE if trigger.ordered else Place.EACH
 
 
+def trace(trigger: Trigger, surroundings: Surroundings) -> Trace | None:
+    """See `source.Source`."""
+    source: Redis = trigger.source
+    if source.group and source.group != _own_group(trigger):
+        return None
+    try:
+        server = read_secret(surroundings.secret(source.secret), source.secret).source
+    except SourceError:
+        server = ""
+    group, where = _own_group(trigger), server or f"the server that the Secret {source.secret} names"
+    text = (
+        f"the consumer group {group} of the stream {source.stream} in {where}: XGROUP DESTROY {source.stream} {group}"
+    )
+    return Trace((source.secret, source.stream), text, server)
+
+
 def make(trigger: Trigger, surroundings: Surroundings) -> Source:
     """The Trigger's source."""
     return Entries(trigger, surroundings)
@@ -55,10 +74,11 @@ class Entries:
         self._around = surroundings
         self._consumer = f"kappa-{surroundings.gateway}"
         self._source: Redis = trigger.source
-        mark = hashlib.sha256((trigger.uid or trigger.key).encode()).hexdigest()[:12]
-        self._group = self._source.group or f"kappa-{trigger.namespace}-{trigger.name}-{mark}"
+        self._own = _own_group(trigger)
+        self._group = self._source.group or self._own
         self._last = b""  # id of the newest entry that was seen, or that the group had given out at the start
         self._claim_at = 0.0
+        self._chunk = FIRST_CHUNK
 
     async def run(self) -> None:
         async with self._client() as (client, server):
@@ -78,11 +98,16 @@ class Entries:
 
     async def forget(self) -> None:
         """The Trigger is gone, and so is the group, if it was Kappa's own."""
-        if self._source.group:
+        if self._group != self._own:
             return
         async with self._client() as (client, _):
             if await client.exists(self._source.stream):
                 await client.xgroup_destroy(self._source.stream, self._group)
+
+    async def where(self) -> str:
+        async with self._client() as (client, server):
+            found: Any = await client.info("replication")  # the same for a primary and its copies
+            return f"{found['master_replid']}/{server.database}/{self._source.stream}"
 
     async def _ensure_group(self, client: redis.asyncio.Redis) -> None:
         """Makes stream and group if they are missing. A group that had been there goes on where it was: entries of a
@@ -114,8 +139,15 @@ class Entries:
         # Of our own pending entries nothing has to be waited for.
         block = BLOCK_MS if after == ">" else None
         streams: Any = {self._source.stream: after}
-        answer: Any = await client.xreadgroup(self._group, self._consumer, streams, count=CHUNK, block=block)
-        return [entry for _, entries in answer for entry in entries]
+        answer: Any = await client.xreadgroup(self._group, self._consumer, streams, count=self._chunk, block=block)
+        return self._sized([entry for _, entries in answer for entry in entries])
+
+    def _sized(self, entries: list[Entry]) -> list[Entry]:
+        """The same; how many are read next follows from how large they are."""
+        if entries:
+            size = sum(len(name) + len(value) for _, fields in entries for name, value in (fields or {}).items())
+            self._chunk = max(1, min(CHUNK, 2 * self._chunk, CHUNK_BYTES * len(entries) // max(size, 1)))
+        return entries
 
     async def _claim(self, client: redis.asyncio.Redis, server: Server) -> None:
         """Takes over what consumers hold that died, now and then, and removes them."""
@@ -126,7 +158,7 @@ class Entries:
         stream, group, cursor = self._source.stream, self._group, b"0-0"
         while True:
             answer: Any = await client.xautoclaim(
-                stream, group, self._consumer, min_idle_time=CLAIM_IDLE_MS, start_id=cursor, count=CHUNK
+                stream, group, self._consumer, min_idle_time=CLAIM_IDLE_MS, start_id=cursor, count=self._chunk
             )
             await self._keep(client, server, [entry for entry in answer[1] if entry[0] is not None])
             cursor = answer[0]
@@ -185,6 +217,11 @@ class Entries:
         if "NOPERM" in text or "permission" in text:
             return f"the user of {server.source} lacks a right: {text}; docs/events-data.md names the commands"
         return f"{server.source}: {text}"
+
+
+def _own_group(trigger: Trigger) -> str:
+    mark = hashlib.sha256((trigger.uid or trigger.key).encode()).hexdigest()[:12]
+    return f"kappa-{trigger.namespace}-{trigger.name}-{mark}"
 
 
 def _end_if_cancelled() -> None:

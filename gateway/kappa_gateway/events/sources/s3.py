@@ -1,6 +1,7 @@
 """The source `s3`: bucket notifications as Amazon S3 words them (`Records`) and as MinIO and its relatives post them.
 
 Called by the front, on every gateway; holds nothing. What is posted proves itself by a token (MinIO's `auth_token`).
+Amazon's come through SNS, wrapped (`sns.py`) or, with raw message delivery, as they are.
 Sources: "Event message structure" in the Amazon S3 user guide; MinIO's bucket notification documentation; the S3
 adapter of the CloudEvents specification (`adapters/aws-s3.md`) for type, source and subject.
 """
@@ -10,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -18,6 +20,7 @@ from kappa_api.cloudevents import CloudEvent
 from kappa_api.sources.s3 import S3
 from kappa_api.trigger import Trigger
 from kappa_gateway.events.source import Inbound, Place, Reply
+from kappa_gateway.events.sources import sns
 from kappa_gateway.events.sources import webhook_replies as replies
 from kappa_gateway.events.sources import webhook_signatures as signatures
 
@@ -39,10 +42,18 @@ def receive(trigger: Trigger, inbound: Inbound, secret: Any) -> Reply:
     tokens = signatures.secrets_of(secret(spec.secret) or {})
     if not tokens:
         return replies.no_secret(spec.secret)
-    if not signatures.opens(inbound.headers.get("authorization", ""), tokens):
-        return replies.refused()
+    given = inbound.headers.get("authorization", "")
+    if not signatures.opens(given, tokens) and not sns.opens(given, tokens):
+        challenge = sns.CHALLENGE if sns.is_sender(inbound.headers) else ""
+        return replace(replies.refused(), challenge=challenge)
     try:
-        return _accepted(spec, replies.parse_json(inbound.body))
+        body = replies.parse_json(inbound.body)
+        wrapped = sns.unwrap(body)
+        if wrapped is None:
+            return _accepted(spec, body)
+        if wrapped.notice:
+            return Reply(200, b'{"accepted": 0}', notice=wrapped.notice)
+        return replace(_accepted(spec, wrapped.body), notice="")
     except replies.BodyError as error:
         return replies.failed(400, "bad_body", str(error))
 

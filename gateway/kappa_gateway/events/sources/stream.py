@@ -16,7 +16,7 @@ from kappa_api.cloudevents import CloudEvent
 from kappa_api.sources.stream import Stream
 from kappa_api.trigger import Trigger
 from kappa_gateway.events.bus import UnavailableError
-from kappa_gateway.events.source import Place, Source, SourceError, Surroundings
+from kappa_gateway.events.source import Place, Source, SourceError, Surroundings, Trace
 from kappa_gateway.events.sources.nats_follow import Course, Entry, entry_of, filters, follow, stream_info
 from kappa_gateway.events.sources.nats_link import ApiError, Link, link
 from kappa_gateway.events.sources.nats_messages import cloud_event, plain_event, rfc3339
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 Json = Any
 SHAPE: Final = "sqs"
 TYPE: Final = "dev.kappa.stream.message"
-ACK_SECONDS: Final = 30
+#: What a gateway that died had read and not handed on comes to another one after so long.
+ACK_SECONDS: Final = 15
 MOST_PENDING: Final = 2048
 _NANO: Final = 1_000_000_000
 _KEY: Final = "stream"
@@ -37,6 +38,17 @@ RETRY_SECONDS: Final = 0.2
 
 def place(trigger: Trigger) -> Place:
     return Place.ONE if trigger.ordered else Place.EACH
+
+
+def trace(trigger: Trigger, surroundings: Surroundings) -> Trace | None:
+    """See `source.Source`. One that keeps order has no consumer for longer than a minute."""
+    if trigger.ordered:
+        return None
+    spec: Stream = trigger.source
+    where = f"on the servers that the Secret {spec.secret} names" if spec.secret else "on the platform's NATS"
+    name = _durable(trigger)
+    text = f"the consumer {name} of the stream {spec.stream} {where}: nats consumer rm {spec.stream} {name}"
+    return Trace((spec.secret, spec.stream), text)
 
 
 def make(trigger: Trigger, surroundings: Surroundings) -> Source:
@@ -49,7 +61,7 @@ class StreamSource:
     def __init__(self, trigger: Trigger, given: Surroundings) -> None:
         self._trigger, self._given = trigger, given
         self._spec: Stream = trigger.source
-        self._durable = f"kappa-{trigger.uid}"
+        self._durable = _durable(trigger)
         self._missing = f"there is no stream {self._spec.stream}: make it, or correct the name"
 
     async def run(self) -> None:
@@ -69,6 +81,16 @@ class StreamSource:
         """The durable consumer goes with its Trigger."""
         async with link(self._given, self._spec.secret) as connection:
             await self._drop(connection, self._spec.stream)
+
+    async def where(self) -> str:
+        async with link(self._given, self._spec.secret) as connection:
+            try:
+                info = await connection.ask(f"STREAM.INFO.{self._spec.stream}")
+            except ApiError as error:
+                if error.missing:
+                    return f"{self._spec.stream}/"
+                raise
+            return f"{self._spec.stream}/{info['created']}"
 
     # --- the durable consumer -----------------------------------------------------------------------------------------
     async def _share(self, connection: Link) -> None:
@@ -161,3 +183,7 @@ class StreamSource:
             extensions={"sequence": str(entry.seq)},
         )
         return plain_event(template, entry.headers, entry.data)
+
+
+def _durable(trigger: Trigger) -> str:
+    return f"kappa-{trigger.uid}"

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from kappa_gateway.events import json_text
 from kappa_gateway.events.source import Reply
 
 Json = Any
 #: A refusal says nothing of what was wrong: who signs well knows, and nobody else should learn.
 REFUSED: Final = 401
+_DEEP: Final = f"the body is nested more than {json_text.MAX_DEPTH} deep"
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -36,13 +38,17 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def parse_json(body: bytes) -> Json:
-    """Strict JSON that can be written again as UTF-8. Raises BodyError."""
+    """Strict JSON that can be written again as UTF-8. Raises BodyError and TooManyError."""
     try:
-        found = json.loads(body.decode(), parse_constant=_no_constant)
+        found = json_text.loads(body.decode())
         if b"\\u" in body:
             json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BodyError("the body is not valid JSON") from error
+    except RecursionError as error:
+        raise BodyError(_DEEP) from error
+    if json_text.deep(found):
+        raise BodyError(_DEEP)
     return found
 
 
@@ -72,7 +78,3 @@ def content(headers: Mapping[str, str], body: bytes) -> tuple[Json | bytes, str]
 
 def is_form(headers: Mapping[str, str]) -> bool:
     return media_type(headers) == _FORM
-
-
-def _no_constant(text: str) -> Json:
-    raise ValueError(f"{text} is not JSON")

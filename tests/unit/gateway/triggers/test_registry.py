@@ -9,6 +9,7 @@ from kappa_trigger_world import trigger
 
 from kappa_gateway import watch as module
 from kappa_gateway.catalog import Catalog
+from kappa_gateway.events.bus import Bus
 from kappa_gateway.events.hosting import TriggerHost
 from kappa_gateway.events.ledger import Ledger
 from kappa_gateway.events.secrets import SourceSecrets
@@ -141,7 +142,8 @@ async def watching(api: Api, host: TriggerHost) -> Watcher:
 
 
 def host() -> TriggerHost:
-    return TriggerHost(EventSettings(secret_namespaces=("n",)), None, lambda lane: None, "g")  # type: ignore[arg-type]
+    settings = EventSettings(secret_namespaces=("n",))
+    return TriggerHost(settings, Bus(settings), lambda lane: None, "g")
 
 
 async def test_triggers_come_by_the_watch() -> None:

@@ -6,14 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kappa_state_bucket import StateBus
 from kappa_trigger_world import trigger
 from kappa_virtual import VirtualLoop
 
 from kappa_api.trigger import Trigger
-from kappa_gateway.events.bus import UnavailableError
+from kappa_gateway.events.bus import RefusedError, UnavailableError
+from kappa_gateway.events.clearing import Clearing, Tools
 from kappa_gateway.events.owners import Lease
-from kappa_gateway.events.runners import LAST_PAUSE, Runners, Yard
-from kappa_gateway.events.source import Place, SourceError
+from kappa_gateway.events.runners import AWAY_PAUSE, LAST_PAUSE, Runners, Yard
+from kappa_gateway.events.source import Place, SourceError, Trace
 from kappa_gateway.events.triggers import Triggers
 
 DAILY = {"schedule": {"cron": "@daily"}}
@@ -21,9 +23,11 @@ HOURLY = {"schedule": {"cron": "@hourly"}}
 OTHER = {"kv": {"bucket": "default_b"}}
 
 
-class Bus:
-    async def api(self, subject: str, request: Any = None) -> Any:
-        return {}
+class Members:
+    name = "g1"
+
+    def present(self) -> list[str]:
+        return ["g1"]
 
 
 class Owners:
@@ -46,23 +50,36 @@ class Owners:
 class World:
     """Sources that write down what happens to them, and do what `script` says when they run."""
 
+    given: Any = None
+
     def __init__(self) -> None:
         self.loop = VirtualLoop()
         self.log: list[str] = []
         self.script: list[Any] = []
         self.place = Place.EACH
         self.triggers, self.owners = Triggers(), Owners()
-        yard = Yard(Bus(), self.triggers, self.owners, self.surround, self.load, lambda: 0.5)  # type: ignore[arg-type]
+        bus: Any = StateBus()
+        self.bus = bus
+        owners: Any = self.owners
+        members: Any = Members()
+        tools = Tools(bus, self.triggers, owners, members, lambda _: self.given, self.live, self.load)
+        yard = Yard(bus, self.triggers, owners, self.surround, Clearing(tools), self.load, lambda: 0.5)
         self.runners = Runners(yard)
         self.task = self.loop.create_task(self.runners.run())
         self.connected: Callable[[], None] = lambda: None
 
     def surround(self, trigger: Trigger, connected: Callable[[], None]) -> Any:
         self.connected = connected
-        return None
+        return self.given
 
     async def load(self, kind: str) -> Any:
-        return SimpleNamespace(PLACE=self.place, make=lambda trigger, given: Source(self, trigger))
+        def trace(trigger: Trigger, given: Any) -> Trace:
+            return Trace((), kind)
+
+        return SimpleNamespace(PLACE=self.place, make=lambda trigger, given: Source(self, trigger), trace=trace)
+
+    async def live(self) -> dict[str, int]:
+        return {row["uid"]: row["generation"] for row in self.triggers.report()}
 
     def put(self, source: Any = DAILY, generation: int = 1, **spec: Any) -> None:
         self.triggers.put(trigger("t", source, generation=generation, **spec))
@@ -153,6 +170,64 @@ def test_failures_are_told_and_tried_again_with_longer_pauses(world: World) -> N
     # 0.5, 1, 2, 4, 8, 16, 30, 30 ... seconds
     assert [runs[n] for n in (0, 2, 6, 14, 30, 62, 122, 182)] == [2, 3, 4, 5, 6, 7, 8, 9]
     assert LAST_PAUSE == 30
+
+
+def test_what_failed_for_want_of_nats_is_tried_again_when_nats_is_there(world: World) -> None:
+    world.bus.away = True
+    world.script = [UnavailableError("away")] * 8 + [None]
+    world.put()
+    world.pass_(80)  # the pauses are long by now
+    before = len(world.log)
+    assert before < 8
+    world.bus.away = False
+    world.script = [None]
+    for listener in world.bus.heard:
+        listener()
+    world.settle()
+    assert len(world.log) == before + 1
+
+
+def test_what_failed_otherwise_keeps_its_pause(world: World) -> None:
+    world.script = [SourceError("no luck")] * 8
+    world.put()
+    world.pass_(40)
+    before = len(world.log)
+    for listener in world.bus.heard:
+        listener()
+    world.settle()
+    assert len(world.log) == before
+
+
+def test_while_nats_has_no_leader_it_is_looked_for_every_two_seconds(world: World) -> None:
+    world.script = [UnavailableError("no leader")] * 60
+    world.put()
+    world.pass_(60)
+    begun = len(world.log)
+    for _ in range(10):
+        world.pass_(AWAY_PAUSE)
+    assert len(world.log) == begun + 10
+
+
+def test_a_lease_is_kept_while_jetstream_is_away_and_given_back_when_it_refuses(world: World) -> None:
+    world.place = Place.ONE
+    world.owners.open.set()
+    world.script = [UnavailableError("away"), UnavailableError("away"), RefusedError(10077, "full"), None]
+    world.put()
+    world.pass_(1.6)
+    assert (len(world.owners.leases), world.owners.released) == (1, ["uid-t"])
+    assert len(world.log) == 3
+    world.pass_(4)
+    assert (len(world.owners.leases), len(world.log)) == (2, 4)
+
+
+def test_a_lease_that_is_lost_while_jetstream_is_away_is_taken_anew(world: World) -> None:
+    world.place = Place.ONE
+    world.owners.open.set()
+    world.script = [UnavailableError("away"), None]
+    world.put()
+    world.owners.leases[0].over.set()
+    world.pass_(1)
+    assert (len(world.owners.leases), world.owners.released) == (2, ["uid-t"])
 
 
 def test_one_that_had_connected_begins_with_a_short_pause(world: World) -> None:

@@ -9,8 +9,11 @@ import pytest
 from kappa_trigger_world import trigger
 
 from kappa_api.cloudevents import CloudEvent
+from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import Receipt, TooLargeError, UnavailableError
 from kappa_gateway.events.filters import PARTITIONS, partition
+from kappa_gateway.events.large import LargeEvents
+from kappa_gateway.events.settings import EventSettings
 from kappa_gateway.events.sink import MOST, Outlet, TriggerSink, encoded, work_id
 from kappa_gateway.events.triggers import Triggers
 from kappa_gateway.events.work import Lane, Work
@@ -20,6 +23,7 @@ class Bus:
     """Takes messages, each after the loop has turned; drops ids that it has; fails for bodies that hold `bad`."""
 
     def __init__(self) -> None:
+        self.settings = EventSettings()
         self.taken: list[tuple[str, Any, str]] = []
         self.ids: set[str] = set()
         self.at_once = self.most = 0
@@ -48,7 +52,9 @@ class World:
     def __init__(self, **spec: Any) -> None:
         self.bus, self.triggers, self.poked = Bus(), Triggers(), list[Lane]()
         self.triggers.put(trigger("t", {"schedule": {"cron": "@daily"}}, **spec))
-        self.sink = TriggerSink(Outlet(self.bus, self.triggers, self.poked.append, lambda: 100.5), "default/t")  # type: ignore[arg-type]
+        large = LargeEvents(self.bus, StoredBodies(self.bus), 100_000)  # type: ignore[arg-type]
+        outlet = Outlet(self.bus, self.triggers, self.poked.append, lambda: 100.5, large)  # type: ignore[arg-type]
+        self.sink = TriggerSink(outlet, "default/t")
 
     @property
     def counts(self) -> Any:
@@ -100,10 +106,10 @@ async def test_order_stops_where_it_fails() -> None:
 
 async def test_what_is_too_large_is_dropped_and_told() -> None:
     world = World()
-    await world.sink.emit([event("1", "x" * 20_000), event("2", "y")])
+    await world.sink.emit([event("1", "x" * 1_000_000), event("2", "y"), event("3", subject="x" * 20_000)])
     assert [data for _, data, _ in world.bus.taken] == ["y"]
-    assert (world.counts.dropped, world.counts.received) == (1, 1)
-    assert "larger than NATS takes" in world.counts.message
+    assert (world.counts.dropped, world.counts.received) == (2, 1)
+    assert "too large" in world.counts.message
 
 
 async def test_not_all_at_once() -> None:
