@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,17 +78,15 @@ async def gateway_program(home: Home, name: str, descriptors: int = 0, **env: st
     identity = Identity.new(name)
     path = home.folder / f"{name}.log"
 
-    def limit() -> None:
-        if descriptors:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
+    # Set by a shell: between fork and exec it would hold for what this process has open, too
+    limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     with path.open("wb") as log:
         child = await asyncio.create_subprocess_exec(
+            *limit,
             *COMMAND,
             env={**os.environ, **identity.env(home.kubeconfig, home.secret), **env},
             stderr=log,
             stdout=log,
-            preexec_fn=limit,
         )
     try:
         async with asyncio.timeout(START_SECONDS):

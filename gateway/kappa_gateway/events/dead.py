@@ -12,6 +12,7 @@ from typing import Any, Final
 from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import MSG_ID, Bus, RefusedError, Stored
 from kappa_gateway.events.outcomes.address import shown_text
+from kappa_gateway.events.shares import CrowdedError, Shares
 from kappa_gateway.events.streams import DEAD, DEAD_PREFIX
 from kappa_gateway.events.work import ASYNC, EVENT_CALL, Lane, Work, new_id
 
@@ -86,8 +87,6 @@ class DeadLetter:
             found["stored"] = self.work.stored
         if self.work is not None and self.work.destination:
             found["destination"] = shown_text(self.work.destination)
-        if self.work is not None and self.work.destination:
-            found["destination"] = shown_text(self.work.destination)
         if body and self.work is not None and self.work.call is not None:
             call = self.work.call
             found |= {"method": call.method, "path": call.path, "headers": call.lines.decode("latin-1").splitlines()}
@@ -97,7 +96,9 @@ class DeadLetter:
 
 
 class Dead:
-    """Raises UnavailableError. `poke` is told the lane of what is replayed; `revision`: those that a function runs."""
+    """Raises UnavailableError. `poke` is told the lane of what is replayed; `revision`: those that a function runs;
+    `share`: percent of the stream that one namespace may fill at most. `counts` has to be asked now and then for that.
+    """
 
     def __init__(
         self,
@@ -106,11 +107,17 @@ class Dead:
         poke: Callable[[Lane], None],
         revision: Callable[[str], set[str]],
         wall: Callable[[], float] = time.time,
+        *,
+        share: int = 100,
     ) -> None:
         self._bus, self._bodies, self._poke, self._revision, self._wall = bus, bodies, poke, revision, wall
+        self.shares = Shares(share, DEAD_PREFIX, "work that was given up")
 
     async def put(self, lane: Lane, original: Mapping[str, str], data: bytes, death: Death, *, msg_id: str) -> None:
-        """Returns when it is kept. The same `msg_id` again makes no second one."""
+        """Returns when it is kept. The same `msg_id` again makes no second one. CrowdedError: its namespace has too
+        many."""
+        if problem := self.shares.crowded(lane.kind, lane.key):
+            raise CrowdedError(problem)
         text = json.dumps(dict(death.error))
         if len(text) > MOST_ERROR:
             text = json.dumps({key: str(value)[: MOST_ERROR // 12] for key, value in death.error.items()})
@@ -193,11 +200,20 @@ class Dead:
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """How many there are, by (kind, `namespace/name`)."""
-        info = await self._bus.api(f"STREAM.INFO.{DEAD}", {"subjects_filter": DEAD_PREFIX + ">"})
         found: dict[tuple[str, str], int] = {}
-        for subject, count in (info["state"].get("subjects") or {}).items():
-            kind, namespace, name = subject.removeprefix(DEAD_PREFIX).split(".")
-            found[kind, f"{namespace}/{name}"] = count
+        offset = 0
+        while True:
+            asked = {"subjects_filter": DEAD_PREFIX + ">", "offset": offset}
+            info = await self._bus.api(f"STREAM.INFO.{DEAD}", asked)
+            subjects = info["state"].get("subjects") or {}
+            for subject, count in subjects.items():
+                kind, namespace, name = subject.removeprefix(DEAD_PREFIX).split(".")
+                found[kind, f"{namespace}/{name}"] = count
+            offset += len(subjects)
+            if not subjects or offset >= info.get("total", offset):
+                break
+        lanes = {Lane(kind, *key.split("/")): count for (kind, key), count in found.items()}
+        self.shares.looked(lanes, info["state"]["bytes"], info["config"]["max_bytes"])
         return found
 
     async def _again(self, letter: DeadLetter, function: str) -> None:

@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 
 from kappa_gateway.events import streams
 from kappa_gateway.events.bodies import StoredBodies
-from kappa_gateway.events.bus import Bus
+from kappa_gateway.events.bus import Bus, UnavailableError
 from kappa_gateway.events.cancel import Control
 from kappa_gateway.events.dead import Dead
 from kappa_gateway.events.delivery.acks import Acks
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 0.5
+#: Between two looks at the dead letters.
+COUNT_SECONDS: Final = 5.0
 
 
 class Events:
@@ -52,7 +54,7 @@ class Events:
         self.ready = asyncio.Event()
         self.ledger = Ledger()
         self.shares = Shares(settings.namespace_share)
-        self.bus.stored = self.shares.published
+        self.bus.stored = self._stored
         self.host = TriggerHost(settings, self.bus, self.poke, gateway.settings.name, self.ledger, wall)
         self.host.shares = self.shares
         limits, admission = gateway.settings.limits, gateway.admission
@@ -64,7 +66,7 @@ class Events:
         self.control = Control(self.bus, self._items, wall)
         self.results = Results(self.bus, self.control.where, wall)
         self.control.results = self.results
-        self.dead = Dead(self.bus, self.bodies, self.poke, self._revisions, wall)
+        self.dead = Dead(self.bus, self.bodies, self.poke, self._revisions, wall, share=settings.namespace_share)
         self.submit = Submit(self.bus, self.bodies, Keys(self.bus), self.poke, wall)
         self.destinations = Destinations(
             self.bus,
@@ -107,7 +109,7 @@ class Events:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.bus.keep(), self._prepare(), self._poll(), self._speak(), self._sources()):
+            for work in (self.bus.keep(), self._prepare(), self._poll(), self._count(), self._speak(), self._sources()):
                 group.create_task(work)
 
     def poke(self, lane: Lane) -> None:
@@ -174,6 +176,19 @@ class Events:
     async def _poll(self) -> None:
         await self.ready.wait()
         await self._poller.run()
+
+    async def _count(self) -> None:
+        """Looks now and then at what the dead letters of each namespace need."""
+        await self.ready.wait()
+        while True:
+            try:
+                await self.dead.counts()
+            except UnavailableError:
+                log.debug("the dead letters cannot be counted")
+            await asyncio.sleep(COUNT_SECONDS)
+
+    def _stored(self, subject: str, size: int) -> None:
+        (self.dead.shares if subject.startswith(streams.DEAD_PREFIX) else self.shares).published(subject, size)
 
     async def _speak(self) -> None:
         """Says of all that is in hand that it is worked on, three times as often as JetStream wants to hear it."""

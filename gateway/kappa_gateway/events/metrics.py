@@ -50,6 +50,12 @@ class EventsCollector(Collector):
         for namespace, held in shares.namespaces.items():
             parts.add_metric([namespace], held)
         yield parts
+        letters = GaugeMetricFamily(
+            "kappa_dead_namespace_bytes", "About what a namespace's dead letters hold.", labels=("namespace",)
+        )
+        for namespace, held in events.dead.shares.namespaces.items():
+            letters.add_metric([namespace], held)
+        yield letters
         for kind, prefix, label in _KINDS:
             yield from self._lanes(kind, prefix, label, now_ms)
         yield from self._triggers()

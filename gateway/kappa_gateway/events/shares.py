@@ -12,6 +12,9 @@ messages per lane. JetStream does not tell the bytes of a lane, so they are reck
 by messages and by what one message of each lane measured, as far as this gateway published some, or looked at the
 oldest. What this gateway has published since that look is added. What others have, is not: so a namespace may be over
 its share by what they accept in a second, which is why even the largest share leaves a part of the stream free.
+
+Dead letters stand in a stream for all as well, which every lane needs now and then. They are shared out alike: the
+lanes of a namespace that has too many wait until some are replayed, purged or too old, and nobody else's do.
 """
 
 import logging
@@ -44,9 +47,11 @@ class CrowdedError(UnavailableError):
 
 
 class Shares:
-    """`percent`: the most of the stream that one namespace may fill while nobody else has anything in it; 100: all."""
+    """`percent`: the most of the stream that one namespace may fill while nobody else has anything in it; 100: all.
+    `prefix`: of the stream's subjects, before kind, namespace and name; `what`: it has."""
 
-    def __init__(self, percent: int) -> None:
+    def __init__(self, percent: int, prefix: str = PREFIX, what: str = "work") -> None:
+        self._prefix, self._what = prefix, what
         self._factor = percent / (100 - percent) if percent < 100 else 0.0  # 0: no bound
         self.held = self.most = 0  # bytes of the stream when it was last looked at; 0: not yet
         self.namespaces: dict[str, float] = {}
@@ -75,14 +80,14 @@ class Shares:
 
     def published(self, subject: str, size: int) -> None:
         """JetStream has taken a message with a body of so many bytes, from this gateway."""
-        if not subject.startswith(PREFIX):
+        if not subject.startswith(self._prefix):
             return
         owner = self._subjects.get(subject)
         if owner is None:
             if len(self._subjects) >= _MOST_REMEMBERED:
                 self._subjects.clear()
-            lane = Lane.of(subject)
-            owner = self._subjects[subject] = (lane.kind, lane.key)
+            kind, namespace, name = subject.removeprefix(self._prefix).split(".")[:3]
+            owner = self._subjects[subject] = (kind, f"{namespace}/{name}")
         self._since += size + OVERHEAD
         self._add(owner, size + OVERHEAD)
         self._measure(owner, size)
@@ -106,25 +111,24 @@ class Shares:
         return self._factor * max(0.0, self.most - self.held - self._since)
 
     def crowded(self, kind: str, key: str) -> str:
-        """Why no more work is taken for this Function or Trigger now (kind: work.ASYNC, work.TRIGGER), or an empty
-        string."""
+        """Why no more is taken for this Function or Trigger now (kind: of its lanes), or an empty string."""
         if not self.most or not self._factor:
             return ""
         namespace, limit = key.partition("/")[0], self._limit()
         holds = self.namespaces.get(namespace, 0.0)
         if holds > limit:
             self._tell(namespace)
-            return f"too much work of the namespace {namespace} waits already"
+            return f"too much {self._what} of the namespace {namespace} waits already"
         if self._owners.get((kind, key), 0.0) > _WITHIN * (limit - holds):
             self._tell(namespace)
-            return f"too much work waits already for {key}"
+            return f"too much {self._what} waits already for {key}"
         return ""
 
     def _tell(self, namespace: str) -> None:
         if namespace not in self._told:
             self._told.add(namespace)
-            text = "%s has too much work waiting, and gets no more into the stream: %d of %d bytes"
-            log.warning(text, namespace, self.namespaces.get(namespace, 0.0), self.most)
+            text = "%s has too much %s waiting, and gets no more into the stream: %d of %d bytes"
+            log.warning(text, namespace, self._what, self.namespaces.get(namespace, 0.0), self.most)
 
     def __repr__(self) -> str:
         return f"<Shares {self.held + self._since:.0f} of {self.most} bytes, {len(self.namespaces)} namespaces>"

@@ -1,13 +1,12 @@
 """Gateways and NATS servers that die with work in hand: nothing is lost, and it goes on by itself."""
 
 import asyncio
-import os
-import signal
 
 import pytest
 from kappa_events_rig import EventsRig, MakeEvents, answers, events_running
 from kappa_gateway_rig import Seen, reply
 from kappa_nats import NatsCluster, NatsServer
+from kappa_processes import freeze, thaw
 
 from kappa_gateway.events.bus import UnavailableError
 
@@ -89,7 +88,7 @@ async def test_work_that_waits_in_the_stream_outlives_the_server(make: MakeEvent
 async def test_a_silent_server_is_an_outage_as_well(make: MakeEvents, nats: NatsServer) -> None:
     gateway = await make()
     gateway.rig.function("hello")
-    os.kill(nats.pid, signal.SIGSTOP)
+    freeze(nats.pid)
     try:
         with pytest.raises(UnavailableError, match="3 s"):
             await gateway.accept("hello")
@@ -98,7 +97,7 @@ async def test_a_silent_server_is_an_outage_as_well(make: MakeEvents, nats: Nats
         with pytest.raises(UnavailableError):  # at once: one asks, the others need not wait
             await asyncio.wait_for(gateway.accept("hello"), 0.2)
     finally:
-        os.kill(nats.pid, signal.SIGCONT)
+        thaw(nats.pid)
     await asyncio.gather(probe, return_exceptions=True)
     await gateway.rig.instance("hello")
     await asyncio.wait_for(_again(gateway), 10)

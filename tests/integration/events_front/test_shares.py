@@ -8,6 +8,8 @@ from kappa_auth_world import secret
 from kappa_api.cloudevents import CloudEvent
 from kappa_api.tokens import pod_token
 from kappa_gateway.events.bus import UnavailableError
+from kappa_gateway.events.dead import Death
+from kappa_gateway.events.work import Lane
 
 #: A stream that a few requests fill, and bodies that fill it.
 MOST = 4 * 1024**2
@@ -130,3 +132,26 @@ async def test_what_metrics_say(small: Any) -> None:
     assert found["kappa_work_namespace_bytes"].value > len(BODY)
     labels = {"namespace": "told", "trigger": "t", "reason": "trigger_rate"}
     assert (found["kappa_trigger_rejected_total"].labels, found["kappa_trigger_rejected_total"].value) == (labels, 1)
+
+
+async def test_dead_letters_of_one_namespace_leave_room_for_those_of_others(small: Any) -> None:
+    dead = small.gateway.events.dead
+    await dead.counts()
+    assert dead.shares.most == MOST // 4
+    death = Death("retries_exhausted", 1, {"type": "test"})
+
+    async def die(namespace: str, number: int) -> None:
+        await dead.put(Lane("async", namespace, "f"), {}, BODY, death, msg_id=f"{namespace}/{number}")
+
+    number = 0
+    while not dead.shares.crowded("async", "noisy/f"):
+        await die("noisy", number)
+        number += 1
+    assert MOST / 4 * 0.35 < number * len(BODY) < MOST / 4 * 0.6
+    await die("quiet", 0)
+    assert await dead.counts() == {("async", "noisy/f"): number, ("async", "quiet/f"): 1}
+    with pytest.raises(UnavailableError, match="given up"):
+        await die("noisy", number)
+    assert await dead.purge("async", "noisy") == number
+    await dead.counts()
+    await die("noisy", number)

@@ -17,6 +17,7 @@ import yaml
 from kappa_gateway_program import COMMAND, SECRET, Home, Program, gateway_program
 from kappa_gateway_rig import controller_reference
 from kappa_ports import free_port
+from kappa_processes import freeze, thaw
 
 from kappa_api import names
 from kappa_api.tokens import internal_token, pod_token
@@ -321,11 +322,11 @@ async def test_it_serves_while_the_api_server_is_away(tmp_path: Path) -> None:
                 address = await world.pod("hello-1", "hello")
                 await world.specialize(address, "hello-1", "hello")
                 await world.known("/fn/default/hello")
-                running.process.send_signal(signal.SIGSTOP)
+                freeze(running.process.pid)
                 try:
                     assert (await world.call("/fn/default/hello"))[0] == 200
                 finally:
-                    running.process.send_signal(signal.SIGCONT)
+                    thaw(running.process.pid)
                 await world.function("later")
                 await world.specialize(await world.pod("later-1", "later"), "later-1", "later")
                 await world.known("/fn/default/later")

@@ -1,7 +1,6 @@
 """The operator may end at any moment: the next one goes on, and nothing is lost or doubled."""
 
 import asyncio
-import os
 import random
 import signal
 import time
@@ -10,6 +9,7 @@ import aiohttp
 import pytest
 from kappa_gate import Gate
 from kappa_operator_world import World, inline
+from kappa_processes import freeze, thaw
 
 from kappa_api.tokens import internal_token
 
@@ -71,9 +71,9 @@ async def test_a_leader_that_sleeps_too_long_ends_itself(world: World) -> None:
     await world.ready("fn")
     leader = world.operators[0]
     await world.operator()
-    os.kill(leader.process.pid, signal.SIGSTOP)
+    freeze(leader.process.pid)
     await world.until(lambda: world.demand_of(world.operators[1], "fn"), lambda status: status == 204)
-    os.kill(leader.process.pid, signal.SIGCONT)
+    thaw(leader.process.pid)
     assert await asyncio.wait_for(leader.process.wait(), 10) == 75
 
 

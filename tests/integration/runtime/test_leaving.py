@@ -3,12 +3,11 @@
 The process is stopped (SIGSTOP), so that everything that happens meanwhile comes to it at once, in any order.
 """
 
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kappa_processes import freeze, thaw
 
 HELLO = "def handler(event, context):\n    return 'hello'\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -27,15 +26,16 @@ def refused(text: bytes) -> bool:
 
 def frozen(pod: Any, meanwhile: Callable[[], None]) -> None:
     """Does that while the process stands still and has a SIGTERM to find when it goes on."""
-    os.kill(pod.process.pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, pod.process.pid, os.WSTOPPED)
+    freeze(pod.process.pid)
     meanwhile()
     pod.terminate()
-    os.kill(pod.process.pid, signal.SIGCONT)
+    thaw(pod.process.pid)
 
 
 def answered(text: bytes) -> bool:
-    return text.startswith(b"HTTP/1.1 200 ") and text.endswith(b'"hello"')
+    """A whole answer; if that let the client keep the connection, the end of it is told behind."""
+    head, _, rest = text.partition(b'"hello"')
+    return head.startswith(b"HTTP/1.1 200 ") and (refused(rest) if rest else b"connection: close" in head)
 
 
 @pytest.mark.parametrize("drained", [True, False])

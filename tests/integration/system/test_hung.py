@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import os
-import signal
 from collections import Counter
 from typing import Any
 
 import pytest
 from kappa_platform import POLL_SECONDS, System, function
+from kappa_processes import freeze
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 Json = dict[str, Any]
@@ -57,7 +56,7 @@ async def serving(system: System, name: str, count: int, without: str = "") -> d
 def stop(pod: Json) -> None:
     """SIGSTOP: the process neither runs nor ends."""
     number = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("process://")
-    os.kill(int(number), signal.SIGSTOP)
+    freeze(int(number))
 
 
 async def events(system: System, name: str) -> list[str]:

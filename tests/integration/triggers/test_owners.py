@@ -1,12 +1,11 @@
 """Leases on real JetStream: one owner at a time, taken over from the dead and from those who leave, spread evenly."""
 
 import asyncio
-import os
-import signal
 import time
 from collections import Counter
 
 import pytest
+from kappa_processes import freeze, thaw
 from kappa_trigger_world import TriggerGateway, TriggerWorld, trigger
 
 from kappa_gateway.events import members as members_module
@@ -141,13 +140,13 @@ async def test_an_owner_without_nats_stops_before_the_lease_is_anybodys(world: T
 async def test_a_server_that_hangs_does_not_make_two_owners(world: TriggerWorld) -> None:
     gateway = await world.gateway("g1")
     lease = await gateway.host.owners.acquire("u")
-    os.kill(world.server.pid, signal.SIGSTOP)
+    freeze(world.server.pid)
     try:
         await asyncio.wait_for(lease.over.wait(), 20)
         # The server forgets a lease ten seconds after it was renewed last; a source may take two to stop
         assert time.monotonic() - lease.renewed < 9
     finally:
-        os.kill(world.server.pid, signal.SIGCONT)
+        thaw(world.server.pid)
 
 
 async def test_a_lease_outlives_a_short_outage(world: TriggerWorld) -> None:

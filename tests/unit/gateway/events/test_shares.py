@@ -186,3 +186,13 @@ async def test_a_source_waits() -> None:
     with pytest.raises(CrowdedError, match="noisy"):
         await patient.emit([])
     assert (len(inner.events), inner.up) == (1, 1)
+
+
+def test_dead_letters_are_shared_out_alike() -> None:
+    shares = Shares(50, "kappa.dead.", "work that was given up")
+    shares.looked({lane("noisy"): 1}, 300, 1000)
+    shares.published("kappa.work.async.noisy.f", 10_000)  # another stream's
+    assert shares.crowded(ASYNC, "noisy/f") == ""
+    shares.published("kappa.dead.async.noisy.f", 300)
+    assert shares.crowded(ASYNC, "noisy/f") == "too much work that was given up of the namespace noisy waits already"
+    assert shares.crowded(ASYNC, "quiet/f") == ""
