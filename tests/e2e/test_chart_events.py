@@ -172,7 +172,10 @@ def test_a_nats_of_ones_own(render: Any) -> None:
     objects = render({"nats": {"enabled": False, "external": external}})
     assert not [key for key in objects if "nats" in key[1]]
     env = pod_spec(objects, "gateway")["containers"][0]["env"]
-    assert {"name": "KAPPA_NATS_TOKEN", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "token"}}} in env
+    keys = {"TOKEN": "token", "CREDS": "creds", "CA_CERT": "ca.crt", "TLS_CERT": "tls.crt", "TLS_KEY": "tls.key"}
+    for name, key in keys.items():
+        ref = {"name": "theirs", "key": key, "optional": True}
+        assert {"name": f"KAPPA_NATS_{name}", "valueFrom": {"secretKeyRef": ref}} in env
     found = {entry["name"]: entry.get("value") for entry in env}
     assert (found["KAPPA_NATS_URL"], found["KAPPA_NATS_REPLICAS"]) == (external["url"], "1")
     assert "KAPPA_NATS_USER" not in found

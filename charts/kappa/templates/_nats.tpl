@@ -97,7 +97,10 @@ cluster {
 {{- $env = append $env (dict "name" "KAPPA_NATS_USER" "value" .) -}}
 {{- end -}}
 {{- with $nats.external.existingSecret -}}
-{{- $env = append $env (dict "name" "KAPPA_NATS_TOKEN" "valueFrom" (dict "secretKeyRef" (dict "name" . "key" "token"))) -}}
+{{- range $name, $key := dict "TOKEN" "token" "CREDS" "creds" "CA_CERT" "ca.crt" "TLS_CERT" "tls.crt" "TLS_KEY" "tls.key" -}}
+{{- $ref := dict "name" $nats.external.existingSecret "key" $key "optional" true -}}
+{{- $env = append $env (dict "name" (printf "KAPPA_NATS_%s" $name) "valueFrom" (dict "secretKeyRef" $ref)) -}}
+{{- end -}}
 {{- end -}}
 {{- $env = append $env (dict "name" "KAPPA_NATS_REPLICAS" "value" (toString (int $nats.external.replicas))) -}}
 {{- end -}}

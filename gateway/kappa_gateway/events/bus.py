@@ -158,7 +158,7 @@ class Bus:
         self.nc, self.js = client, client.jetstream(timeout=PUBLISH_SECONDS)
         await client.connect(
             list(self.settings.urls),
-            **self.settings.credentials,  # type: ignore[arg-type]
+            **self.settings.credentials(),
             name="kappa-gateway",
             connect_timeout=2,
             reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]

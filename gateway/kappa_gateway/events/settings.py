@@ -1,19 +1,20 @@
 """Settings of events and asynchronous invocations. Read once from the environment by `kappa_gateway.settings`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from kappa_api import names
 from kappa_api.delivery import Delivery
 from kappa_gateway.auth.settings import ALL
+from kappa_gateway.events.nats_login import CA, CERT, CREDS, KEY, options
 from kappa_gateway.events.outcomes.rules import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
 class EventSettings:
     """`urls`: of the NATS servers; none: there is no NATS, and no Triggers. `token`: what they want to see; with
-    `user` it is that user's password.
+    `user` it is that user's password. `login`: what else there is of `nats_login.options`.
 
     `replicas`: of each stream, 1, 3 or 5. `stored_bytes`: largest body of an asynchronous call; `message_bytes`: larger
     ones are put into the object store. `dead_seconds`: how long dead letters are kept. `ack_seconds`: a delivery that
@@ -32,6 +33,7 @@ class EventSettings:
     urls: tuple[str, ...] = ()
     token: str = ""
     user: str = ""
+    login: Mapping[str, bytes] = field(default_factory=dict)
     replicas: int = 1
     message_bytes: int = 900 * 1024
     stored_bytes: int = 100 * 1024 * 1024
@@ -46,15 +48,24 @@ class EventSettings:
     namespace_share: int = 50
     outcomes: Delivery = PATIENCE
 
-    @property
-    def credentials(self) -> dict[str, str]:
-        """For nats-py's `connect`."""
+    def credentials(self) -> dict[str, Any]:
+        """For nats-py's `connect`. Raises ValueError."""
+        data = dict(self.login)
         if self.user:
-            return {"user": self.user, "password": self.token}
-        return {"token": self.token} if self.token else {}
+            data |= {"user": self.user.encode(), "password": self.token.encode()}
+        elif self.token:
+            data["token"] = self.token.encode()
+        return options(data, tls=any(url.startswith("tls:") for url in self.urls))
 
 
 NONE: Final = EventSettings()
+#: Contents, in PEM form or as `nsc` writes them.
+_LOGIN: Final = {
+    CREDS: "KAPPA_NATS_CREDS",
+    CA: "KAPPA_NATS_CA_CERT",
+    CERT: "KAPPA_NATS_TLS_CERT",
+    KEY: "KAPPA_NATS_TLS_KEY",
+}
 
 
 def load(env: Mapping[str, str]) -> EventSettings:
@@ -63,10 +74,11 @@ def load(env: Mapping[str, str]) -> EventSettings:
     replicas = env.get("KAPPA_NATS_REPLICAS") or "1"
     if replicas not in ("1", "3", "5"):
         raise ValueError(f"KAPPA_NATS_REPLICAS={replicas!r} is not 1, 3 or 5")
-    return EventSettings(
+    found = EventSettings(
         urls=urls,
         token=env.get(names.ENV_NATS_TOKEN, ""),
         user=env.get(names.ENV_NATS_USER, ""),
+        login={key: env[name].encode() for key, name in _LOGIN.items() if env.get(name)},
         dead_seconds=_number(env, "KAPPA_DEAD_SECONDS", 14 * 86_400),
         ack_seconds=_number(env, "KAPPA_ACK_SECONDS", 15),
         work_bytes=_number(env, "KAPPA_WORK_BYTES", 4 * 1024**3),
@@ -78,6 +90,11 @@ def load(env: Mapping[str, str]) -> EventSettings:
         max_hops=_number(env, "KAPPA_MAX_HOPS", 16, least=0),
         namespace_share=_number(env, "KAPPA_NAMESPACE_SHARE", 50, most=100),
     )
+    try:
+        found.credentials()
+    except ValueError as error:
+        raise ValueError(f"{', '.join(_LOGIN[key] for key in found.login)}: {error}") from error
+    return found
 
 
 def _list(text: str) -> tuple[str, ...]:

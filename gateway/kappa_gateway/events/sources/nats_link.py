@@ -1,26 +1,23 @@
 """The NATS servers that a source reads from: the platform's own, or those that a Secret names.
 
 The Secret holds `url` (nats:// or tls://, several with commas) and, as far as the servers want them, `token`, or `user`
-and `password`, or `creds` (a credentials file as `nsc` writes it), and `ca.crt`.
+and `password`, or `creds` (a credentials file as `nsc` writes it), `ca.crt`, `tls.crt` and `tls.key`.
 """
 
 import asyncio
-import base64
 import json
-import re
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from kappa_gateway.events.bus import NO_LEADER, NOT_FOUND, UnavailableError
+from kappa_gateway.events.nats_login import options
 from kappa_gateway.events.source import SourceError, Surroundings
 
 Json = Any
@@ -28,8 +25,6 @@ CONNECT_SECONDS: Final = 5
 ASK_SECONDS: Final = 5.0
 #: The platform's own servers: a question that came while there was no leader is never answered, and asked again.
 OWN_ASK_SECONDS: Final = 2.0
-_JWT: Final = re.compile(rb"-----BEGIN NATS USER JWT-----\s+(\S+)\s+-+END NATS USER JWT-+")
-_SEED: Final = re.compile(rb"-----BEGIN USER NKEY SEED-----\s+(\S+)\s+-+END USER NKEY SEED-+")
 
 
 class ApiError(SourceError):
@@ -149,36 +144,7 @@ async def _urls(given: Surroundings, data: Mapping[str, bytes]) -> list[str]:
 
 def _credentials(secret: str, data: Mapping[str, bytes]) -> dict[str, Any]:
     """For nats-py's `connect`."""
-    found: dict[str, Any] = {}
-    if "ca.crt" in data or data.get("url", b"").startswith(b"tls:"):
-        try:
-            found["tls"] = ssl.create_default_context(cadata=data["ca.crt"].decode() if "ca.crt" in data else None)
-        except (ssl.SSLError, UnicodeError, ValueError) as error:
-            raise SourceError(f"ca.crt in the Secret {secret} is no certificate in PEM form") from error
-    if "creds" in data:
-        found |= _creds(secret, data["creds"])
-    elif "token" in data:
-        found["token"] = data["token"].decode("utf-8", "replace").strip()
-    elif "user" in data:
-        found["user"] = data["user"].decode("utf-8", "replace").strip()
-        found["password"] = data.get("password", b"").decode("utf-8", "replace").strip()
-    return found
-
-
-def _creds(secret: str, text: bytes) -> dict[str, Any]:
-    """A user's JWT, and the server's challenge signed with his key (NATS: decentralized JWT authentication). The seed
-    is base 32 of two bytes of prefix, 32 of key and two of checksum."""
-    jwt, seed = _JWT.search(text), _SEED.search(text)
     try:
-        if jwt is None or seed is None:
-            raise ValueError
-        encoded = seed.group(1)
-        raw = base64.b32decode(encoded + b"=" * (-len(encoded) % 8))
-        key = Ed25519PrivateKey.from_private_bytes(raw[2:34])
+        return options(data, tls=data.get("url", b"").startswith(b"tls:"))
     except ValueError as error:
-        raise SourceError(f"creds in the Secret {secret} is no credentials file of NATS") from error
-    token = jwt.group(1)
-    return {
-        "user_jwt_cb": lambda: bytearray(token),
-        "signature_cb": lambda nonce: base64.b64encode(key.sign(nonce.encode())),
-    }
+        raise SourceError(f"the Secret {secret}: {error}") from error

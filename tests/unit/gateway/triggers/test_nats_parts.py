@@ -99,6 +99,10 @@ def test_credentials() -> None:
         with pytest.raises(SourceError) as caught:
             _credentials("s", bad)
         assert "no c" in str(caught.value) or "PEM" in str(caught.value)
+    with pytest.raises(SourceError, match=r"the Secret s: tls.crt and tls.key go together"):
+        _credentials("s", {"tls.crt": b"x"})
+    with pytest.raises(SourceError, match="no certificate in PEM form and its key"):
+        _credentials("s", {"tls.crt": b"x", "tls.key": b"y"})
 
 
 @pytest.mark.parametrize("url", ["", "http://x", "nats://", "nats://user:pw@host", "nats://127.0.0.1:4222"])
