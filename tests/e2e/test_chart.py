@@ -179,7 +179,7 @@ def test_containers(render: Any, component: str, ports: dict[str, int]) -> None:
         expected |= {"KAPPA_FORWARDED_HOPS": "1", "KAPPA_MAX_WAITING": "1000", "KAPPA_MAX_WAITING_BOUND": "10000"}
         expected |= {"KAPPA_MAX_CONNECTIONS": "10000", "KAPPA_MAX_CONNECTIONS_PER_ADDRESS": "0"}
         expected |= {"KAPPA_HELD_TOTAL_BYTES": "134217728", "KAPPA_AUTH_FAILURES": "50/1/100"}
-        expected |= {"KAPPA_MAX_HOPS": "16"}
+        expected |= {"KAPPA_MAX_HOPS": "16", "KAPPA_NAMESPACE_SHARE": "50"}
     assert env == expected
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports
     assert container["image"] == f"kappa-{component}:0.1.0"
