@@ -6,9 +6,9 @@ A message says which check failed, never what was sent nor what would have passe
 from kappa_gateway.errors import GatewayError
 
 
-def missing(key: str, what: str) -> GatewayError:
-    """No credential: a challenge without an error code, as RFC 6750 section 3.1 wants it."""
-    return GatewayError("unauthorized", f"this function wants {what}", lines=_line(f'Bearer realm="{key}"'))
+def missing(key: str, what: str, who: str = "this function") -> GatewayError:
+    """No credential: a challenge without an error code, as RFC 6750 section 3.1 wants it. `who` wants it."""
+    return GatewayError("unauthorized", f"{who} wants {what}", lines=_line(f'Bearer realm="{key}"'))
 
 
 def invalid(key: str, why: str) -> GatewayError:

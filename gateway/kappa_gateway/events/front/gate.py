@@ -87,7 +87,8 @@ class Gate:
                     refused = failure
         if found:
             return found
-        raise refused or refusals.missing(realm, "the token of a pod of this namespace")
+        wanted = "the token of one of its pods, or what source.event.auth of a Trigger asks for"
+        raise refused or refusals.missing(realm, wanted, "this namespace")
 
     def _kube(self) -> Any:
         return self._gateway.events.host.kube if self._gateway.events is not None else None
