@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kappa_gateway.events.bodies import StoredBodies
 from kappa_gateway.events.bus import MSG_ID, Bus, RefusedError, Stored
+from kappa_gateway.events.listing import listing
 from kappa_gateway.events.outcomes.address import shown_text
 from kappa_gateway.events.shares import CrowdedError, Shares
 from kappa_gateway.events.streams import DEAD, DEAD_PREFIX
@@ -200,20 +201,13 @@ class Dead:
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """How many there are, by (kind, `namespace/name`)."""
+        listed = await listing(self._bus, DEAD, DEAD_PREFIX + ">")
         found: dict[tuple[str, str], int] = {}
-        offset = 0
-        while True:
-            asked = {"subjects_filter": DEAD_PREFIX + ">", "offset": offset}
-            info = await self._bus.api(f"STREAM.INFO.{DEAD}", asked)
-            subjects = info["state"].get("subjects") or {}
-            for subject, count in subjects.items():
-                kind, namespace, name = subject.removeprefix(DEAD_PREFIX).split(".")
-                found[kind, f"{namespace}/{name}"] = count
-            offset += len(subjects)
-            if not subjects or offset >= info.get("total", offset):
-                break
+        for subject, count in listed.counts.items():
+            kind, namespace, name = subject.removeprefix(DEAD_PREFIX).split(".")
+            found[kind, f"{namespace}/{name}"] = count
         lanes = {Lane(kind, *key.split("/")): count for (kind, key), count in found.items()}
-        self.shares.looked(lanes, info["state"]["bytes"], info["config"]["max_bytes"])
+        self.shares.looked(lanes, listed.held, listed.most)
         return found
 
     async def _again(self, letter: DeadLetter, function: str) -> None:

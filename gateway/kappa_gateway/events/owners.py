@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kappa_gateway.events.bus import EXPECT_LAST, Bus, RefusedError, UnavailableError
+from kappa_gateway.events.listing import listing
 from kappa_gateway.events.members import Members, preferred
 from kappa_gateway.events.streams import OWNER_SECONDS, OWNERS
 
@@ -263,14 +264,8 @@ class Owners:
 
     async def _taken(self) -> set[str]:
         """Whose leases somebody has."""
-        taken: set[str] = set()
-        while True:
-            asked = {"subjects_filter": _PREFIX + ">", "offset": len(taken)}
-            info = await self._bus.api(f"STREAM.INFO.{_STREAM}", asked, ASK_SECONDS)
-            found = info["state"].get("subjects") or {}
-            taken |= {subject.removeprefix(_PREFIX) for subject in found}
-            if not found or len(taken) >= info.get("total", 0):
-                return taken
+        found = await listing(self._bus, _STREAM, _PREFIX + ">", ASK_SECONDS)
+        return {subject.removeprefix(_PREFIX) for subject in found.counts}
 
     async def _try(self, uid: str, wish: _Wish, last: int) -> None:
         """`last`: the revision to write over; 0: there is none."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from kappa_api.trigger import Trigger, parse_trigger
 from kappa_gateway.events.bus import Bus
+from kappa_gateway.events.listing import listing
 from kappa_gateway.events.source import Trace
 from kappa_gateway.events.streams import STATE
 
@@ -90,18 +91,12 @@ class Book:
     async def marks(self, uid: str = "*") -> dict[str, set[str]]:
         """The marks of each Trigger of which anything at all is kept, by `token_of(uid)`."""
         found: dict[str, set[str]] = {}
-        seen = 0
-        asked = f"{_PREFIX}{uid if uid == '*' else token_of(uid)}.>"
-        while True:
-            info = await self._bus.api(f"STREAM.INFO.{_STREAM}", {"subjects_filter": asked, "offset": seen})
-            subjects = info["state"].get("subjects") or {}
-            for subject in subjects:
-                token, _, rest = subject.removeprefix(_PREFIX).partition(".")
-                kind, _, mark = rest.partition(".")
-                found.setdefault(token, set()).update({mark} if kind == _LEFT else ())
-            seen += len(subjects)
-            if not subjects or seen >= info.get("total", 0):
-                return found
+        pattern = f"{_PREFIX}{uid if uid == '*' else token_of(uid)}.>"
+        for subject in (await listing(self._bus, _STREAM, pattern)).counts:
+            token, _, rest = subject.removeprefix(_PREFIX).partition(".")
+            kind, _, mark = rest.partition(".")
+            found.setdefault(token, set()).update({mark} if kind == _LEFT else ())
+        return found
 
     async def read(self, uid: str, mark: str) -> Left | None:
         """`uid` may also be its token."""

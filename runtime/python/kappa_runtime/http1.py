@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._queue.clear()
             self.leave()
         elif not exchange.keep_alive or self.host.closing:
-            self._close(linger=not exchange.complete)
+            self.close(linger=not exchange.complete)
         elif exchange.complete:
             self._next()
         else:
@@ -245,16 +245,26 @@ class Connection(asyncio.Protocol):
 
     def close(self, linger: bool) -> None:
         """Closes once everything is written. With `linger`, first reads and drops what the client is still sending."""
-        self._close(linger)
+        self._deaf = True
+        if self._lost or self._closing_since:
+            return
+        if linger and not self.transport.is_closing():
+            self._held = False
+            self._queue.clear()
+            self._hold()
+            self._closing_since = self.loop.time()
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def leave(self) -> None:
         """Closes a connection whose client may be writing a request at this moment: it finds a refusal as its answer,
         instead of a connection that ended for no reason (RFC 9112, 9.5, knows no other remedy than to repeat)."""
         if not (self._lost or self._deaf or self._queue or self.transport.is_closing()):
             self.transport.write(FAREWELL)
-            self._close(linger=True)
+            self.close(linger=True)
         elif not self._closing_since:
-            self._close(linger=False)
+            self.close(linger=False)
 
     def enter_tunnel(self, consumer: Consumer) -> None:
         """From now on all bytes go to `consumer.body`."""
@@ -383,18 +393,3 @@ class Connection(asyncio.Protocol):
         reply = Exchange(self, Request())
         reply.keep_alive = False
         reply.fail(error.status, "bad_request", error.message)
-
-    def _close(self, linger: bool) -> None:
-        self._deaf = True
-        if self._lost:
-            return
-        if self._closing_since:
-            return
-        if linger and not self.transport.is_closing():
-            self._held = False
-            self._queue.clear()
-            self._hold()
-            self._closing_since = self.loop.time()
-            self.transport.write_eof()
-        else:
-            self.transport.close()

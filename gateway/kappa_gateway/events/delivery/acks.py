@@ -41,7 +41,6 @@ class Acks:
         self._doing: set[asyncio.Future[None]] = set()
         self._soon: list[str] = []
         self._soon_timer: asyncio.TimerHandle | None = None
-        self._saying: asyncio.Task[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -80,7 +79,7 @@ class Acks:
             self._soon_timer = asyncio.get_running_loop().call_later(SOON_SECONDS, self._say_soon)
 
     def _say_soon(self) -> None:
-        self._saying = asyncio.get_running_loop().create_task(self.flush())
+        self._do(self.flush())
 
     async def flush(self) -> None:
         """Says what was to be said soon."""
@@ -111,9 +110,12 @@ class Acks:
             return  # the consumer has no leader now
         then = self._forget(int(message.subject[len(self._inbox) :]))
         if then is not None:  # not here: this is the one reader of all answers
-            doing = asyncio.ensure_future(then())
-            self._doing.add(doing)
-            doing.add_done_callback(self._doing.discard)
+            self._do(then())
+
+    def _do(self, work: Awaitable[None]) -> None:
+        doing = asyncio.ensure_future(work)
+        self._doing.add(doing)
+        doing.add_done_callback(self._doing.discard)
 
     def _forget(self, seq: int) -> Callable[[], Awaitable[None]] | None:
         self._open.pop(seq, None)

@@ -11,6 +11,7 @@ from typing import Final
 
 from kappa_gateway.events.bus import Bus, UnavailableError
 from kappa_gateway.events.ledger import Ledger
+from kappa_gateway.events.listing import listing
 from kappa_gateway.events.shares import Shares
 from kappa_gateway.events.streams import WORK
 from kappa_gateway.events.work import PREFIX, Lane, accepted_ms
@@ -68,20 +69,15 @@ class Poller:
             await self._ages(list(lanes)[:OLDEST_LANES])
 
     async def _counts(self) -> dict[Lane, int]:
+        listed = await listing(self._bus, WORK, PREFIX + ">")
         found: dict[Lane, int] = {}
-        offset = 0
-        while True:
-            info = await self._bus.api(f"STREAM.INFO.{WORK}", {"subjects_filter": PREFIX + ">", "offset": offset})
-            subjects = info["state"].get("subjects") or {}
-            for subject, count in subjects.items():
-                try:
-                    found[Lane.of(subject)] = count
-                except ValueError:
-                    log.debug("a message under %s is nobody's", subject)
-            offset += len(subjects)
-            if not subjects or offset >= info.get("total", offset):
-                self._shares.looked(found, info["state"]["bytes"], info["config"]["max_bytes"])
-                return found
+        for subject, count in listed.counts.items():
+            try:
+                found[Lane.of(subject)] = count
+            except ValueError:
+                log.debug("a message under %s is nobody's", subject)
+        self._shares.looked(found, listed.held, listed.most)
+        return found
 
     async def _ages(self, lanes: list[Lane]) -> None:
         oldest: dict[tuple[str, str], int] = {}
